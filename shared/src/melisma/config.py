@@ -1,0 +1,108 @@
+"""Checking a connector's configuration: every fault in one line, by setting and rule, never with the value given.
+
+singer-sdk's own messages quote the value, which may be a secret, and a misspelt setting passes in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.helpers._classproperty import classproperty
+from singer_sdk.plugin_base import JSONSchemaValidator, PluginBase
+
+from melisma.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+__all__ = ["CheckedConfig", "ConfigFaults"]
+
+
+class ConfigFaults(ConfigValidationError):
+    """The configuration breaks its schema. `errors` holds one printable line for each fault."""
+
+
+class CheckedConfig(PluginBase):
+    """Mixin for taps and targets: configuration faults are named by setting and rule."""
+
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        schema = self.config_jsonschema
+        self.append_builtin_config(schema)
+        for line in misspelt(self._config, schema):
+            self.logger.warning(line)
+        errors = [explain(error) for error in JSONSchemaValidator(schema).iter_errors(self._config)]
+        if errors and raise_errors:
+            raise ConfigFaults("the configuration is not valid", errors=errors, schema=schema)
+        for line in errors:
+            self.logger.warning(line)
+        return errors
+
+    @classproperty
+    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
+        try:
+            return dict(super()._env_var_config)
+        except ValueError as error:
+            raise ConfigError(
+                f"{cls._env_var_prefix}*", "an environment variable does not hold what its setting needs", ""
+            ) from error
+
+
+def explain(error: ValidationError) -> str:
+    """One fault as a line: which setting, which rule, what is allowed."""
+    path = _dotted(error.absolute_path)
+    rule, fix = _rule(error)
+    return str(ConfigError(path or "(the whole configuration)", rule, fix))
+
+
+def misspelt(config: dict[str, Any], schema: dict[str, Any]) -> Iterable[str]:
+    """A line for each setting that the connector does not have, with the nearest one that it has."""
+    known = list(schema.get("properties", {}))
+    for name in config:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'Did you mean "{near[0]}"?' if near else "See --about for the settings there are."
+            yield f'setting "{name}" is not known and has no effect. {hint}'
+
+
+def _rule(error: ValidationError) -> tuple[str, str]:
+    kind: str = str(error.validator)
+    wanted: Any = error.validator_value
+    instance: Any = error.instance
+    parent: Any = error.schema
+    if kind == "required":
+        missing = [name for name in wanted if name not in instance]
+        return f"{_list(missing)} must be set", ""
+    if kind == "type":
+        return f"must be of type {_list(wanted if isinstance(wanted, list) else [wanted], 'or')}", ""
+    if kind == "enum":
+        return "is not one of the values allowed", f"Valid values: {', '.join(str(v) for v in wanted)}"
+    if kind == "const":
+        return f"must be {wanted}", ""
+    if kind in {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}:
+        return f"must have {kind} {wanted}", ""
+    if kind in {"minLength", "minItems", "minProperties"}:
+        return "must not be shorter than " + str(wanted), ""
+    if kind == "pattern":
+        return f"does not match the pattern {wanted}", ""
+    if kind == "additionalProperties":
+        known = list(parent.get("properties", {}))
+        extra = [name for name in instance if name not in known]
+        return f"has unknown members: {_list(extra)}", f"Valid members: {', '.join(known)}"
+    if kind in {"anyOf", "oneOf"} and error.context:
+        return "fits none of the forms allowed (" + "; ".join(_rule(each)[0] for each in error.context) + ")", ""
+    return f'breaks the rule "{kind}"', ""
+
+
+def _dotted(path: Iterable[Any]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _list(names: list[Any], last: str = "and") -> str:
+    quoted = [f'"{name}"' for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}"

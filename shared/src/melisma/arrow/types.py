@@ -56,6 +56,13 @@ class ColumnType:
     item: ColumnType | None = None
     closed: bool = False
 
+    @property
+    def items(self) -> ColumnType:
+        """The element of a list, or the value of a map."""
+        if self.item is None:
+            raise TypeError(f"a {self.kind.value} has no items")
+        return self.item
+
 
 @dataclass(frozen=True, slots=True)
 class Field:

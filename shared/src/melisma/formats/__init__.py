@@ -1,1 +1,1 @@
-"""TODO."""
+"""File formats, one module each, reader and writer side by side."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Storage: where bytes are read from and made durable, whichever system is behind a path or URL."""

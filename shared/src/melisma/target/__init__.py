@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a target author writes against: `ArrowTarget`, `ArrowSink`, and `FileTarget` for targets that write files."""

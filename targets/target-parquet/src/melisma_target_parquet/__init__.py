@@ -1,1 +1,1 @@
-"""TODO."""
+"""Singer target for Parquet."""

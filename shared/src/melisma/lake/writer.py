@@ -1,0 +1,371 @@
+"""A stream's rows on their way into files that nobody sees yet.
+
+A STATE settles every row before it; the rows after the newest STATE are the *tail*, which a run that is cut off
+must not commit. One rule makes the cut exact: **a file never holds rows from both sides of the newest STATE**,
+so that dropping the tail is dropping files and buffers. `settle` counts epochs and touches nothing; a partition
+learns of a new epoch when it is touched next, and what it holds from an earlier epoch is settled.
+
+Memory is bounded by a `WriteBudget` that all writers of a run share.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from melisma.arrow.types import StreamSchema
+from melisma.errors import ConfigError, MelismaError
+from melisma.formats.parquet import ParquetFileWriter, ParquetOptions, file_metadata
+from melisma.lake.partition import Partitioner, PartitionField
+from melisma.storage.store import StagedObject
+
+__all__ = ["StagedFile", "Staging", "StreamWriter", "WriteBudget"]
+
+_SMALL_ROWS = 1024
+_SMALL_BATCHES = 64
+# What a batch costs besides its bytes: buffers are padded and have headers, for each column.
+_BATCH_OVERHEAD_PER_COLUMN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A whole file that waits to be published.
+
+    Attributes:
+        stream: the stream's name.
+        path: where it will be, relative to the root.
+        handle: what the store publishes or discards.
+        rows: rows in it.
+        bytes: its size as stored.
+    """
+
+    stream: str
+    path: str
+    handle: StagedObject
+    rows: int
+    bytes: int
+
+
+class Staging(Protocol):
+    """What a writer needs of a lake: `FileLake` is one."""
+
+    @property
+    def folds_case(self) -> bool:
+        """Whether "a" and "A" are one file name there."""
+
+    def stage(self, stream: str, partition: Sequence[str], extension: str) -> StagedObject:
+        """Begin the next file of a stream's partition."""
+
+    def discard(self, staged: StagedObject) -> None:
+        """Drop it."""
+
+
+class WriteBudget:
+    """What all writers of a run may hold together.
+
+    Args:
+        max_open_files: the least recently written file is finished when there would be more.
+        buffered_bytes: Arrow bytes; when they are exceeded, the largest buffers are written out.
+    """
+
+    def __init__(self, max_open_files: int = 64, buffered_bytes: int = 128 << 20) -> None:
+        if max_open_files < 1:
+            raise ConfigError("max_open_files", "is not positive", "Set a number above 0")
+        self._max_open_files, self._limit = max_open_files, buffered_bytes
+        self._open: OrderedDict[_Partition, None] = OrderedDict()
+        self._buffers: dict[_Partition, None] = {}
+        self._buffered = 0
+
+    @property
+    def open_files(self) -> int:
+        """Files that are being written."""
+        return len(self._open)
+
+    @property
+    def buffered(self) -> int:
+        """Arrow bytes that wait in buffers, about."""
+        return self._buffered
+
+    def opening(self, partition: _Partition) -> None:
+        """Make room for one more file, which `partition` is about to open."""
+        while len(self._open) >= self._max_open_files:
+            next(iter(self._open)).retire()
+        self._open[partition] = None
+
+    def used(self, partition: _Partition) -> None:
+        """`partition` has written to its file."""
+        self._open.move_to_end(partition)
+
+    def closed(self, partition: _Partition) -> None:
+        """`partition` has no open file any more."""
+        self._open.pop(partition, None)
+
+    def resized(self, partition: _Partition, change: int) -> None:
+        """The buffer of `partition` has grown or shrunk by so many bytes."""
+        self._buffered += change
+        if partition.rows:
+            self._buffers[partition] = None
+        else:
+            self._buffers.pop(partition, None)
+
+    def relieve(self) -> None:
+        """Write out the largest buffers if there is too much; down to half, so that this is rare."""
+        if self._buffered <= self._limit:
+            return
+        for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
+            if self._buffered <= self._limit // 2:
+                return
+            partition.flush()
+
+
+class StreamWriter:
+    """Writes the rows of one stream, of one schema.
+
+    Args:
+        lake: where files are staged.
+        schema: of every batch.
+        options: how files are written.
+        budget: shared by all writers of the run.
+        partition_by: see `melisma.lake.partition`.
+
+    Attributes:
+        rows_in: rows given to `write` since the last `close`; for reconciliation with what `close` returns.
+
+    Raises:
+        ConfigError: `partition_by` does not fit the schema.
+        BadSchema: Parquet has no such type.
+    """
+
+    def __init__(
+        self,
+        lake: Staging,
+        schema: StreamSchema,
+        options: ParquetOptions,
+        budget: WriteBudget,
+        partition_by: Sequence[PartitionField] = (),
+    ) -> None:
+        self.lake, self.options, self.budget, self.stream = lake, options, budget, schema.stream
+        self._partitioner = Partitioner(schema, partition_by, fold=lake.folds_case)
+        self.file_schema = self._partitioner.file_schema
+        self.metadata = file_metadata(schema)
+        ParquetFileWriter(None, self.file_schema, options, self.metadata)  # refuses what Parquet cannot hold
+        self.epoch = 0
+        self._partitions: dict[tuple[str, ...], _Partition] = {}
+        self._staged: list[tuple[int, StagedFile]] = []
+        self.rows_in = 0
+        self._settled_rows = 0
+
+    @property
+    def settled_rows(self) -> int:
+        """How many of `rows_in` came before the newest STATE."""
+        return self._settled_rows
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows to the tail.
+
+        Raises:
+            StorageError: the store fails; the writer can only be abandoned then.
+            BadRecord: a partition value cannot be a directory's name.
+        """
+        for key, part in self._partitioner.split(batch):
+            partition = self._partitions.get(key)
+            if partition is None:
+                partition = self._partitions[key] = _Partition(self, key)
+            partition.add(part)
+        self.rows_in += batch.num_rows
+        self.budget.relieve()
+
+    def settle(self) -> None:
+        """A STATE was read: every row written so far comes before it."""
+        if self._settled_rows != self.rows_in:
+            self._settled_rows = self.rows_in
+            self.epoch += 1
+
+    def close(self, *, tail: bool) -> list[StagedFile]:
+        """Finish the files and begin anew. Within a partition, the files' numbers give the order of the rows.
+
+        Args:
+            tail: True for all rows; False for the settled ones, and the tail is dropped.
+
+        Raises:
+            StorageError: the store fails; the writer can only be abandoned then.
+        """
+        if tail:
+            self.settle()
+        for partition in self._partitions.values():
+            partition.finish()
+        kept = [file for epoch, file in self._staged if epoch < self.epoch]
+        dropped = [file for epoch, file in self._staged if epoch >= self.epoch]
+        if sum(file.rows for file in kept) != self._settled_rows:
+            raise MelismaError(
+                f'stream "{self.stream}": the files do not hold as many rows as were read before the last STATE. '
+                "Nothing of them is committed. This is a defect of melisma: please report it"
+            )
+        self._staged = []
+        for file in dropped:
+            self.lake.discard(file.handle)
+        self._reset()
+        return kept
+
+    def abandon(self) -> None:
+        """Drop everything. Does not fail."""
+        for partition in self._partitions.values():
+            partition.drop()
+        for _, file in self._staged:
+            self.lake.discard(file.handle)
+        self._staged = []
+        self._reset()
+
+    def staged(self, epoch: int, file: StagedFile) -> None:
+        """A partition has finished a file whose last row is of `epoch`."""
+        self._staged.append((epoch, file))
+
+    def _reset(self) -> None:
+        self._partitions.clear()
+        self.rows_in = self._settled_rows = 0
+
+
+class _Partition:
+    """One directory's buffer and open file. Rows stay in order of arrival: first the file's, then the buffer's."""
+
+    def __init__(self, writer: StreamWriter, key: tuple[str, ...]) -> None:
+        self._writer, self._key = writer, key
+        self._overhead = _BATCH_OVERHEAD_PER_COLUMN * len(writer.file_schema)
+        self._batches: list[pa.RecordBatch] = []
+        self._small = 0  # how many of the last batches are small and not yet joined
+        self.rows = 0
+        self.bytes = 0
+        self._settled = 0  # how many of the buffer's first rows are of an epoch before `_epoch`
+        self._epoch = writer.epoch
+        self._file: ParquetFileWriter | None = None
+        self._sink: StagedObject | None = None
+        self._file_epoch = -1  # of the last row in the newest file
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Buffer rows of the current epoch; write out full row groups."""
+        self._catch_up()
+        self._batches.append(batch)
+        self.rows += batch.num_rows
+        self._grow(batch.nbytes + self._overhead)
+        self._small = self._small + 1 if batch.num_rows < _SMALL_ROWS else 0
+        if self._small >= _SMALL_BATCHES:
+            self._join()
+        options = self._writer.options
+        while self.rows >= options.row_group_rows or self.bytes >= options.row_group_bytes:
+            self._write_group()
+
+    def flush(self) -> None:
+        """Write the whole buffer out: settled rows, then the tail in a file of its own."""
+        while self.rows:
+            self._write_group()
+
+    def retire(self) -> None:
+        """Finish the open file, with the buffered rows that may stand in it."""
+        self._catch_up()
+        if self._settled or self._file_epoch == self._writer.epoch:
+            self._write_group()
+        self._close_file()
+
+    def finish(self) -> None:
+        """Finish the file with all settled rows; drop the buffered tail."""
+        self._catch_up()
+        if self._file_epoch == self._writer.epoch:
+            self.drop()  # all of it is tail
+            return
+        while self._settled:
+            self._write_group()
+        self._close_file()
+        self._empty()
+
+    def drop(self) -> None:
+        """Drop the buffer and the open file."""
+        self._empty()
+        if self._file is not None and self._sink is not None:
+            self._file.abandon()
+            self._writer.lake.discard(self._sink)
+        self._file = self._sink = None
+        self._writer.budget.closed(self)
+
+    def _catch_up(self) -> None:
+        if self._epoch != self._writer.epoch:
+            self._epoch, self._settled = self._writer.epoch, self.rows
+
+    def _write_group(self) -> None:
+        """Write one row group from the front of the buffer: settled rows if there are any, else the tail's."""
+        self._catch_up()
+        options = self._writer.options
+        available = self._settled or self.rows
+        fit = max(1, self.rows * options.row_group_bytes // max(1, self.bytes))
+        count = min(available, options.row_group_rows, fit)
+        epoch = self._writer.epoch - 1 if self._settled else self._writer.epoch
+        if self._file is not None and epoch == self._writer.epoch and self._file_epoch != epoch:
+            self._close_file()  # it holds settled rows, and these are the tail's
+        file = self._file or self._open_file()
+        file.write_row_group(self._take(count))
+        self._file_epoch = epoch
+        if self._sink is not None and self._sink.bytes_written >= options.max_file_bytes:
+            self._close_file()
+        else:
+            self._writer.budget.used(self)
+
+    def _open_file(self) -> ParquetFileWriter:
+        writer = self._writer
+        writer.budget.opening(self)
+        self._sink = writer.lake.stage(writer.stream, self._key, "parquet")
+        self._file = ParquetFileWriter(self._sink, writer.file_schema, writer.options, writer.metadata)
+        return self._file
+
+    def _close_file(self) -> None:
+        if self._file is None or self._sink is None:
+            return
+        file, sink = self._file, self._sink
+        file.close()
+        sink.close()
+        staged = StagedFile(self._writer.stream, sink.final_path, sink, file.rows, sink.bytes_written)
+        self._file = self._sink = None
+        self._writer.budget.closed(self)
+        self._writer.staged(self._file_epoch, staged)
+
+    def _take(self, count: int) -> list[pa.RecordBatch]:
+        """Remove the first `count` rows from the buffer."""
+        taken: list[pa.RecordBatch] = []
+        size, need, used = 0, count, 0
+        for batch in self._batches:
+            if not need:
+                break
+            if batch.num_rows > need:
+                taken.append(batch.slice(0, need))
+                self._batches[used] = batch.slice(need)
+                size += taken[-1].nbytes
+                need = 0
+            else:
+                taken.append(batch)
+                size += batch.nbytes + self._overhead
+                need -= batch.num_rows
+                used += 1
+        del self._batches[:used]
+        self._small = min(self._small, len(self._batches))
+        self.rows -= count
+        self._settled = max(0, self._settled - count)
+        self._grow(-(min(size, self.bytes) if self.rows else self.bytes))  # slices count in whole bytes: an estimate
+        return taken
+
+    def _join(self) -> None:
+        """Make one batch of many small ones: a source that changes streams with each record sends such."""
+        last = self._batches[-self._small :]
+        joined = pa.concat_batches(last)
+        self._batches[-self._small :] = [joined]
+        self._small = 0
+        self._grow(joined.nbytes + self._overhead - sum(batch.nbytes + self._overhead for batch in last))
+
+    def _empty(self) -> None:
+        self._batches, self.rows, self._settled, self._small = [], 0, 0, 0
+        self._grow(-self.bytes)
+
+    def _grow(self, change: int) -> None:
+        self.bytes += change
+        self._writer.budget.resized(self, change)

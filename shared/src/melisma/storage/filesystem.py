@@ -1,0 +1,42 @@
+"""One way to open storage: local directories, and remote stores through fsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from melisma.errors import ConfigError
+from melisma.storage import options as storage_options
+from melisma.storage.local import LocalStore
+from melisma.storage.remote import open_remote
+from melisma.storage.store import FileInfo, StagedObject, Store, StoreLock
+from melisma.storage.url import parse
+
+__all__ = ["FileInfo", "StagedObject", "Store", "StoreLock", "open_store"]
+
+
+def open_store(
+    url: str, options: Mapping[str, Any] | None, *, distribution: str, setting: str = "destination_path"
+) -> Store:
+    """Open the store whose root is `url`: a plain path (relative and `~` too) or a URL.
+
+    Nothing is read or created yet. For a path with wildcards see `melisma.storage.url.split_glob`.
+
+    Args:
+        url: the root; everything the store does is below it.
+        options: the setting `storage_options`: melisma's own keys, see `melisma.storage.options`.
+        distribution: the connector's own distribution, which a missing extra is to be installed with.
+        setting: the setting that `url` came from, for messages.
+
+    Raises:
+        ConfigError: the URL or an option cannot work.
+        MissingExtra: the backend of this scheme is not installed.
+    """
+    root = parse(url, setting=setting)
+    if root.scheme not in storage_options.BACKENDS:
+        schemes = ", ".join(f"{name}://" for name in storage_options.BACKENDS if name != "memory")
+        raise ConfigError(setting, f'the scheme "{root.scheme}" is not known', f"Use a path or one of: {schemes}")
+    arguments = storage_options.backend_arguments(root.scheme, options)
+    if root.scheme == "file":
+        return LocalStore(root)
+    return open_remote(root, arguments, distribution)

@@ -1,0 +1,200 @@
+"""What every store can do, whichever system is behind it.
+
+Paths given to a store are relative to its root, with "/" between segments; a store never leaves its root.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import io
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from melisma.errors import StorageError
+from melisma.storage import codecs
+from melisma.storage.url import StoreUrl, display
+
+__all__ = ["FileInfo", "StagedObject", "Store", "StoreLock", "refused"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileInfo:
+    """One file as a listing shows it.
+
+    Attributes:
+        path: relative to the store's root.
+        size: bytes as stored, that is compressed.
+        mtime_ns: when it was last changed, in nanoseconds since 1970; 0 where the store does not say.
+        etag: the store's own mark of the content, or None; local files have none.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    etag: str | None = None
+
+
+class StagedObject(io.RawIOBase, abc.ABC):
+    """A file being written, which no reader can see until `Store.publish`.
+
+    `close` makes the bytes durable; it raises StorageError if the store cannot promise that.
+
+    Attributes:
+        final_path: where `Store.publish` will show it.
+        bytes_written: bytes handed over so far.
+    """
+
+    final_path: str
+    bytes_written: int
+
+    def writable(self) -> bool:
+        """It is for writing only."""
+        return True
+
+    def tell(self) -> int:
+        """The position, which is always the end: a staged object is written from front to back."""
+        return self.bytes_written
+
+
+class StoreLock(abc.ABC):
+    """A lock that ends with `release`, or with the process that holds it."""
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Give the lock up. May be called twice."""
+
+
+class Store(abc.ABC):
+    """A directory tree of files, local or remote, below one root."""
+
+    def __init__(self, root: StoreUrl) -> None:
+        self.root = root
+
+    def display(self, path: str = "") -> str:
+        """Where `path` is, for messages: without credentials."""
+        return display(str(self.root.join(path)))
+
+    def open_input(self, path: str, compression: str = "infer") -> BinaryIO:
+        """Open a file for reading as a stream of its decompressed bytes, buffered; the caller closes it.
+
+        It is seekable when the file is not compressed.
+
+        Args:
+            path: relative to the root.
+            compression: one of `codecs.COMPRESSIONS`; `infer` goes by the name's ending.
+
+        Raises:
+            StorageError: it cannot be opened or read.
+            BadFile: while reading: it is not what `compression` says, or it is cut off.
+        """
+        return codecs.open_decoded(self.open_raw(path), compression, path, self.display(path))
+
+    def read_bytes(self, path: str) -> bytes:
+        """The whole of a small file, as stored."""
+        with self.open_raw(path) as file:
+            return file.read()
+
+    @abc.abstractmethod
+    def open_raw(self, path: str) -> BinaryIO:
+        """Open a file for reading as stored: buffered and seekable. Read errors are StorageErrors."""
+
+    @abc.abstractmethod
+    def glob(self, pattern: str) -> list[FileInfo]:
+        """The files that match, sorted by path; an absent directory matches nothing.
+
+        `*`, `?` and `[...]` match within one segment, `**` any number of directories (it does not follow
+        symbolic links). Names with a leading dot match only where the pattern has the dot. A pattern that is
+        itself the path of a file means that file.
+
+        Raises:
+            StorageError: a directory on the way cannot be listed; files are never missed silently.
+        """
+
+    @abc.abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether a file or directory is there."""
+
+    @abc.abstractmethod
+    def write_bytes_atomic(self, path: str, data: bytes) -> None:
+        """Create or replace a small file durably: readers, and a crash, see the old content or the new."""
+
+    @abc.abstractmethod
+    def stage(self, temporary_path: str, final_path: str) -> StagedObject:
+        """Begin a file that will appear at `final_path`.
+
+        `temporary_path` is where its bytes stand until then, for stores that need a name for them; stores with
+        unfinished uploads use none.
+        """
+
+    @abc.abstractmethod
+    def publish(self, staged: StagedObject) -> None:
+        """Show a closed staged object at its final path. Durable only after `sync_published`.
+
+        Raises:
+            StorageError: something is at the final path already (it is never overwritten), or the store fails.
+        """
+
+    @abc.abstractmethod
+    def withdraw(self, staged: StagedObject) -> None:
+        """Undo `publish`, also one that was broken off half-way; never removes a file that is not this one."""
+
+    @abc.abstractmethod
+    def sync_published(self) -> None:
+        """Make the names of everything published since the last call survive a crash."""
+
+    @abc.abstractmethod
+    def discard(self, staged: StagedObject) -> None:
+        """Drop a staged object, closed or not; nothing of it remains. A published one stays where it is."""
+
+    @abc.abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove a file, or an empty directory; what is absent already is fine."""
+
+    @abc.abstractmethod
+    def delete_tree(self, path: str) -> None:
+        """Remove a directory with all that is in it; what is absent already is fine."""
+
+    @abc.abstractmethod
+    def list_dirs(self, path: str) -> list[str]:
+        """The names of the directories directly below `path`, sorted; none if it is absent."""
+
+    @abc.abstractmethod
+    def try_lock(self, path: str) -> StoreLock | None:
+        """Take the lock that the file `path` stands for, or None if another process holds it."""
+
+
+_RULES = {
+    errno.ENOSPC: ("no space is left on the device", "Free some space, then run it again"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space or raise the quota, then run it again"),
+    errno.EACCES: ("permission is denied", "Grant this user access to it"),
+    errno.EPERM: ("the operation is not permitted", "Grant this user access, or use a file system with hard links"),
+    errno.EROFS: ("the file system is read-only", "Choose a place that can be written"),
+    errno.ENOENT: ("it does not exist", "Check the path"),
+    errno.ENOTDIR: ("a part of the path is a file, not a directory", "Check the path"),
+    errno.EISDIR: ("it is a directory, not a file", "Check the path"),
+    errno.EEXIST: ("it exists already, and is not overwritten", "Another run wrote it: check that one run is active"),
+    errno.EXDEV: (
+        "its directory is on another file system than the root, so it cannot be moved into place at once",
+        "Keep the whole lake on one file system",
+    ),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", "Shorten the stream's name or the path"),
+    errno.EMFILE: ("too many files are open", 'Lower "max_open_files", or raise the limit (ulimit -n)'),
+    errno.ENFILE: ("too many files are open on this machine", 'Lower "max_open_files"'),
+    errno.EFBIG: ("the file is too big for the file system", 'Lower "max_file_size_mb"'),
+    errno.ENOTSUP: ("the file system has no hard links", "Choose a file system that has them"),
+    errno.EIO: ("the device failed", "Check the disk"),
+}
+
+
+def refused(action: str, where: str, error: OSError) -> StorageError:
+    """The StorageError that says in plain words what the system said in its own."""
+    number = error.errno
+    if number in _RULES:
+        return StorageError(action, where, *_RULES[number])
+    if isinstance(error, FileNotFoundError):
+        return StorageError(action, where, *_RULES[errno.ENOENT])
+    if isinstance(error, PermissionError):
+        return StorageError(action, where, *_RULES[errno.EACCES])
+    name = errno.errorcode.get(number, str(number)) if number else type(error).__name__
+    return StorageError(action, where, f"the store failed with {name}")

@@ -1,0 +1,310 @@
+"""One run of a target: from blocks of lines to commits, with STATE never ahead of the data.
+
+The barrier: a STATE goes out only when every record of every stream that came before it is durable. Rows after the
+newest STATE (the tail) are committed only at a clean end of input; an input that breaks off, a bad record or a signal
+commits what the newest STATE settles and drops the tail, which the tap will send again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from melisma.arrow.metadata import BatchMetadata
+from melisma.errors import BadMessage, InputError, TruncatedInput
+from melisma.target.window import State, Window
+from melisma.wire.framing import Framer, Run
+from melisma.wire.messages import Message, envelope, state_text
+
+if TYPE_CHECKING:
+    from melisma.target.route import Route
+    from melisma.target.sink import ArrowSink, PendingRows
+    from melisma.wire.output import ProtocolOutput
+
+__all__ = ["Destination", "Load", "Streams"]
+
+
+class Destination(Protocol):
+    """Where data and STATE become durable together (DESIGN: the commit)."""
+
+    def recover(self) -> None:
+        """Take the pipeline for this run, and undo what a crashed run left without a commit."""
+
+    def committed_state(self) -> bytes:
+        """The STATE that was last committed, as JSON text; `{}` if there is none."""
+
+    def commit(self, staged: Sequence[Any], state: bytes | None, /) -> None:
+        """Make what the writers finished durable and visible together with the STATE, or nothing of it."""
+
+    def close(self) -> None:
+        """Drop what is staged and not committed, and give the pipeline back."""
+
+
+class Streams(Protocol):
+    """The target's side: what becomes of SCHEMA messages."""
+
+    def route(self, message: Message) -> Route:
+        """The route of a SCHEMA message; sinks that it replaces are kept until the next commit."""
+
+    def before_schema(self, run: Run) -> InputError:
+        """The error for records that come before their SCHEMA."""
+
+
+class Load:
+    """Carries one input to a destination.
+
+    Args:
+        streams: makes routes from SCHEMA messages.
+        destination: where it goes.
+        output: where committed STATEs are printed.
+        logger: for warnings and the summary.
+        commit_seconds: how old uncommitted rows may be when a STATE comes, before they are committed under it.
+        on_bad_record: `fail` or `skip`.
+        sync_started_at: for the `_sdc_*` columns, milliseconds since 1970.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        destination: Destination,
+        output: ProtocolOutput,
+        logger: logging.Logger,
+        *,
+        commit_seconds: float,
+        on_bad_record: str,
+        sync_started_at: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._streams, self._destination, self._output, self._log = streams, destination, output, logger
+        self._commit_seconds, self._skip_bad = commit_seconds, on_bad_record == "skip"
+        self._sync_started_at, self._clock = sync_started_at, clock
+        self._framer = Framer()
+        self._window = Window()
+        self._routes: dict[str, Route] = {}
+        self._retired: list[ArrowSink] = []
+        self._state: bytes | None = None  # the newest STATE whose records are all with their writers
+        self._released: bytes | None = None  # the newest STATE that was printed
+        self._committed_at = clock()
+        self._batched_at = _now()
+        self._warned: set[tuple[str, ...]] = set()
+        self._rest = b""
+        self.counts: Counter[str] = Counter()
+        self.skipped: Counter[tuple[str, str, str]] = Counter()
+        self.unknown: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def records(self) -> int:
+        """RECORD messages read so far."""
+        return self.counts["RECORD"]
+
+    def feed(self, block: bytes) -> None:
+        """Take a block of the input: whole lines, or nothing if the input is idle.
+
+        Raises:
+            InputError: something in it is wrong. What the newest STATE before it settles is still to be committed,
+                by `stop`.
+        """
+        if not block:
+            self._idle()
+            return
+        if not block.endswith(b"\n"):
+            self._rest = block[block.rfind(b"\n") + 1 :]
+            block = block[: len(block) - len(self._rest)]
+        try:
+            for part in self._framer.cut(block):
+                if isinstance(part, Run):
+                    self._take(part)
+                else:
+                    self._meet(part)
+        except InputError:
+            self._flush()  # an earlier fault in what was read before this one is raised instead
+            raise
+
+    def end(self) -> None:
+        """The input has ended: commit everything.
+
+        Raises:
+            TruncatedInput: it ended in the middle of a line.
+        """
+        if self._rest.strip():
+            rest, self._rest = self._rest, b""
+            try:
+                self.feed(rest + b"\n")
+            except InputError as error:
+                if error.line != self._framer.line + 1:
+                    raise
+                raise TruncatedInput(
+                    "the input breaks off in the middle of a line, so the tap must have failed",
+                    line=error.line,
+                    fix="What its last STATE covers is committed; run it again",
+                ) from error
+        self._flush()
+        self._commit(tail=True)
+
+    def stop(self) -> None:
+        """The run cannot go on: commit what the newest STATE settles, and drop the rest."""
+        self._commit(tail=False)
+
+    def abandon(self) -> None:
+        """Drop everything that is not committed."""
+        for sink in self._sinks():
+            sink.abandon()
+
+    def _idle(self) -> None:
+        """Nothing comes: decode what is there, and commit if that is due and no tail would be lost by it."""
+        self._flush()
+        if self._due() and not any(sink.has_tail for sink in self._sinks()):
+            self._commit(tail=False)
+
+    def _due(self) -> bool:
+        return self._clock() - self._committed_at >= self._commit_seconds and self._state != self._released
+
+    def _take(self, run: Run) -> None:
+        if run.stream not in self._routes:
+            raise self._streams.before_schema(run)
+        self.counts["RECORD"] += len(run.lines)
+        self._window.add(run)
+        if self._window.full:
+            self._flush()
+
+    def _meet(self, message: Message) -> None:
+        self.counts[message.type] += 1
+        match message.type:
+            case "STATE":
+                self._window.states.append(State(state_text(message), message.line))
+                if self._clock() - self._committed_at >= self._commit_seconds:
+                    self._flush()
+                    self._commit(tail=False)
+            case "SCHEMA":
+                self._flush()
+                self._route(message)
+            case "ACTIVATE_VERSION":
+                self._flush()
+                self._warn(
+                    "ACTIVATE_VERSION is not acted on yet: rows of earlier versions stay (load method append-only)",
+                    message.type,
+                )
+            case "BATCH":
+                raise BadMessage(
+                    "a BATCH message, which this version does not read",
+                    line=message.line,
+                    fix="Take batch_config out of the tap's configuration",
+                )
+            case _:
+                self._warn(f'messages of type "{message.type[:40]}" are not known and are passed over', message.type)
+
+    def _route(self, message: Message) -> None:
+        known = self._routes.get(envelope(message.data, message.line).stream or "")
+        if known is not None and known.schema_line == message.data:
+            return
+        route = self._streams.route(message)
+        if known is not None:
+            kept = set(map(id, route.sinks))
+            self._retired += [sink for sink in known.sinks if id(sink) not in kept]
+        self._routes[route.stream] = route
+
+    def _flush(self) -> None:
+        """Decode the window and hand its rows to the writers.
+
+        Raises:
+            InputError: the first fault in it; what its newest STATE before the fault settles is with the writers.
+        """
+        window, self._window = self._window, Window()
+        if window.empty:
+            return
+        fault = self._write(window, window.states[-1] if window.states else None, None)
+        if fault is not None:
+            line = fault.line or 0
+            before = [state for state in window.states if state.line < line]
+            if before:
+                self._write(window, before[-1], before[-1].line)
+            raise fault
+
+    def _write(self, window: Window, state: State | None, upto: int | None) -> InputError | None:
+        """Decode and write; returns the first fault, and then nothing was written.
+
+        Args:
+            window: what to write.
+            state: the newest STATE that counts.
+            upto: only lines before this one.
+        """
+        metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
+        rows: list[PendingRows] = []
+        faults: list[InputError] = []
+        for stream, part in window.parts.items():
+            run = part.run() if upto is None else part.before(upto)
+            if run is None:
+                continue
+            try:
+                results = self._routes[stream].decode(run)
+            except InputError as error:
+                faults.append(error)
+                continue
+            for sink, decoded, lines in results:
+                if decoded.bad and not self._skip_bad:
+                    faults.append(decoded.bad[0][1])
+                self._note_unknown(sink.stream_name, decoded.unknown)
+                for _, bad in decoded.bad:
+                    self._note_bad(bad)
+                rows.append(sink.take(decoded, lines, state.line if state else 0, metadata))
+        if faults:
+            return min(faults, key=lambda error: error.line or 0)
+        if state is not None:
+            for each in rows:
+                each.write_settled()
+            for sink in self._sinks():
+                sink.settle()
+            self._state = state.text
+        for each in rows:
+            each.write_tail()
+        return None
+
+    def _commit(self, *, tail: bool) -> None:
+        staged = [file for sink in self._sinks() for file in sink.close(tail=tail)]
+        if staged or self._state != self._released:
+            self._destination.commit(staged, self._state)
+            self.counts["commits"] += 1
+            self.counts["files"] += len(staged)
+        self._retired.clear()
+        if self._state is not None and self._state != self._released:
+            self._output.write(self._state + b"\n")
+            self._output.flush()
+            self._released = self._state
+        self._committed_at = self._clock()
+        self._batched_at = _now()
+
+    def _sinks(self) -> Iterable[ArrowSink]:
+        seen: set[int] = set()
+        for sink in [*self._retired, *(sink for route in self._routes.values() for sink in route.sinks)]:
+            if id(sink) not in seen:
+                seen.add(id(sink))
+                yield sink
+
+    def _note_unknown(self, stream: str, unknown: Counter[str]) -> None:
+        for name, count in unknown.items():
+            self.unknown[stream, name] += count
+            self._warn(
+                f'stream "{stream}": "{name}" is not in the schema, its values are not stored '
+                "(on_unknown_field: warn). Add it to the tap's schema, or set on_unknown_field to drop or fail",
+                stream,
+                name,
+            )
+
+    def _note_bad(self, error: InputError) -> None:
+        if self._skip_bad:
+            self.skipped[error.stream or "", error.column or "", error.rule] += 1
+            self._warn(f"{error} (skipped; on_bad_record: skip)", error.stream or "", error.column or "", error.rule)
+
+    def _warn(self, text: str, *key: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            self._log.warning(text)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

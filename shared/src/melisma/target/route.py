@@ -1,0 +1,81 @@
+"""From one input stream to its sinks: straight through, or by way of stream maps and flattening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
+
+from melisma.arrow.rows import decode_lines
+from melisma.errors import ConfigError
+
+if TYPE_CHECKING:
+    from singer_sdk.mapper import StreamMap
+
+    from melisma.arrow.decode import Decoded
+    from melisma.target.sink import ArrowSink
+    from melisma.wire.framing import Run
+
+__all__ = ["Route"]
+
+
+class Route:
+    """Where the records of one input stream go.
+
+    Args:
+        stream: the input stream's name.
+        maps: its stream maps, each with the sink that it feeds (None for a stream that is removed).
+        schema_line: the SCHEMA message as it came, to know a repeated one.
+    """
+
+    def __init__(self, stream: str, maps: Sequence[tuple[StreamMap, ArrowSink | None]], schema_line: bytes) -> None:
+        self.stream = stream
+        self.schema_line = schema_line
+        self._maps = [(each, sink) for each, sink in maps if sink is not None]
+        first = self._maps[0][0] if len(self._maps) == 1 else None
+        self._straight = type(first) is SameRecordTransform and not first.flattening_enabled
+
+    @property
+    def sinks(self) -> list[ArrowSink]:
+        """The sinks that it feeds."""
+        return [sink for _, sink in self._maps]
+
+    def decode(self, run: Run) -> list[tuple[ArrowSink, Decoded, Sequence[int]]]:
+        """Decode a run for each sink, with the line of each record that went there.
+
+        Raises:
+            BadMessage: a line is not a RECORD of this stream.
+            ConfigError: a stream map cannot be applied.
+        """
+        if self._straight:
+            sink = self._maps[0][1]
+            return [(sink, sink.decoder.decode(run), run.lines)]
+        messages = decode_lines(run.data, run.stream, run.lines)
+        results: list[tuple[ArrowSink, Decoded, Sequence[int]]] = []
+        for stream_map, sink in self._maps:
+            chosen = []
+            for line, message in zip(run.lines, messages, strict=True):
+                record = self._transform(stream_map, dict(message.record or {}))
+                if record is not None:
+                    chosen.append((line, message, record))
+            lines = [line for line, _, _ in chosen]
+            decoded = sink.decoder.by_messages([message for _, message, _ in chosen], [r for _, _, r in chosen], lines)
+            results.append((sink, decoded, lines))
+        return results
+
+    def _transform(self, stream_map: StreamMap, record: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            return stream_map.transform(record)
+        except Exception as error:
+            # Its text quotes the expression's values.
+            raise ConfigError(
+                "stream_maps",
+                f'an expression failed on a record of stream "{self.stream}" ({type(error).__name__})',
+                "Mend the expression, or filter such records out with __filter__",
+            ) from error
+
+
+def is_removed(stream_map: StreamMap) -> bool:
+    """Whether the map takes the whole stream out."""
+    return isinstance(stream_map, RemoveRecordTransform)

@@ -1,0 +1,85 @@
+"""What a SCHEMA message asks for: stream maps, and a sink for each stream that comes out of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+from melisma.errors import BadMessage, BadSchema, ConfigError, MelismaError
+from melisma.target.route import Route, is_removed
+from melisma.wire.messages import Message, message_dict
+
+if TYPE_CHECKING:
+    from melisma.target.sink import ArrowSink
+    from melisma.target.target import ArrowTarget
+
+__all__ = ["route"]
+
+
+def route(target: ArrowTarget, message: Message) -> Route:
+    """Register a SCHEMA message with the mapper and get the sinks it needs.
+
+    Raises:
+        BadMessage: the message is not whole.
+        BadSchema: the schema cannot be mapped to columns.
+        ConfigError: a stream map does not fit the schema.
+    """
+    found = message_dict(message, "stream", "schema")
+    stream, schema, keys = _checked(found, message.line)
+    maps = _maps(target, stream, schema, keys)
+    try:
+        sinks = [
+            (
+                each,
+                None
+                if is_removed(each)
+                else cast(
+                    "ArrowSink",
+                    target.get_sink(
+                        each.stream_alias,
+                        schema=copy.deepcopy(each.transformed_schema),
+                        key_properties=list(each.transformed_key_properties or []),
+                    ),
+                ),
+            )
+            for each in maps
+        ]
+    except BadSchema as error:
+        if error.line is None:
+            raise BadSchema(
+                error.rule, stream=error.stream or stream, column=error.column, line=message.line, fix=error.fix
+            ) from error
+        raise
+    return Route(stream, sinks, message.data)
+
+
+def _checked(found: dict[str, Any], line: int) -> tuple[str, dict[str, Any], list[str]]:
+    stream, schema, keys = found["stream"], found["schema"], found.get("key_properties")
+    if not isinstance(stream, str) or not stream:
+        raise BadMessage('a SCHEMA message whose "stream" is not a name', line=line, fix="Mend the tap")
+    if not isinstance(schema, dict):
+        raise BadSchema("is not a JSON object", stream=stream, line=line, fix="Mend the tap")
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        raise BadMessage(
+            'a SCHEMA message whose "key_properties" is not a list of names',
+            stream=stream,
+            line=line,
+            fix="Mend the tap",
+        )
+    if not isinstance(schema.get("properties"), dict):
+        raise BadSchema('has no "properties"', stream=stream, line=line, fix="Mend the tap")
+    return stream, schema, keys or []
+
+
+def _maps(target: ArrowTarget, stream: str, schema: dict[str, Any], keys: list[str]) -> list[Any]:
+    try:
+        target.mapper.register_raw_stream_schema(stream, schema, keys)
+        return list(target.mapper.stream_maps[stream])
+    except MelismaError:
+        raise
+    except Exception as error:
+        if target.config.get("stream_maps") or target.config.get("flattening_enabled"):
+            raise ConfigError(
+                "stream_maps", f'cannot be applied to stream "{stream}" ({type(error).__name__}: {error})'
+            ) from error
+        raise BadSchema("cannot be read", stream=stream, fix="Mend the tap's schema") from error

@@ -1,0 +1,179 @@
+"""One stream's way from records to the destination's writer."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import pyarrow as pa
+from singer_sdk.sinks import Sink
+
+from melisma.arrow.decode import Decoded, RunDecoder
+from melisma.arrow.metadata import COMPUTED, METADATA_COLUMNS, BatchMetadata
+from melisma.arrow.schema import stream_schema
+from melisma.arrow.types import ColumnType, StreamSchema
+from melisma.errors import BadSchema
+
+if TYPE_CHECKING:
+    from melisma.target.target import ArrowTarget
+
+__all__ = ["ArrowSink", "PendingRows", "Writer"]
+
+
+class Writer(Protocol):
+    """What a destination gives a sink for one stream (and schema)."""
+
+    def write(self, batch: pa.RecordBatch, /) -> None:
+        """Take rows. Until `settle` they are tail rows."""
+
+    def settle(self) -> None:
+        """A STATE was read: every row taken so far may be committed under it."""
+
+    def close(self, *, tail: bool) -> Sequence[Any]:
+        """Finish what was written: all rows, or without the tail. What is returned is what `commit` takes."""
+
+    def abandon(self) -> None:
+        """Drop everything that is not committed."""
+
+
+class ArrowSink(Sink):
+    """A sink that takes whole batches. Write `open_writer`; the rest is here.
+
+    Args:
+        target: the target, for its configuration.
+        stream_name: the stream's name.
+        schema: its JSON Schema.
+        key_properties: its primary key.
+
+    Raises:
+        BadSchema: the schema cannot be mapped to columns.
+    """
+
+    def __init__(
+        self,
+        target: ArrowTarget,
+        stream_name: str,
+        schema: dict[str, Any],
+        key_properties: Sequence[str] | None,
+    ) -> None:
+        self.target = target
+        super().__init__(target, stream_name, copy.deepcopy(schema), key_properties)
+        config = target.config
+        overrides = for_stream(config.get("column_types"), stream_name)
+        self.columns = stream_schema(stream_name, self.schema, key_properties or (), overrides)
+        if not self.columns.fields:
+            raise BadSchema(
+                "has no columns to store", stream=stream_name, fix="Set add_record_metadata, or deselect it"
+            )
+        with_metadata = self.include_sdc_metadata_properties
+        self.decoder = RunDecoder(
+            _without_computed(self.columns) if with_metadata else self.columns,
+            validate=config.get("validate_records", True),
+            on_unknown_field=config.get("on_unknown_field", "warn"),
+            ignored=METADATA_COLUMNS,
+            envelope=with_metadata,
+        )
+        self.rows = 0
+        self._tail = False
+        self._writer: Writer | None = None
+
+    def open_writer(self) -> Writer:
+        """The destination's writer for `self.columns`. Called when the first rows come."""
+        raise NotImplementedError
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether rows were written after the newest STATE."""
+        return self._tail
+
+    def take(self, decoded: Decoded, lines: Sequence[int], settled_before: int, metadata: BatchMetadata) -> PendingRows:
+        """What `write` takes: the rows of a decoded run, with where its settled rows end.
+
+        Args:
+            decoded: the run's rows.
+            lines: the line of each record that went into it.
+            settled_before: the line of the newest STATE (0: none); rows of earlier lines are settled by it.
+            metadata: what the `_sdc_*` columns say.
+        """
+        settled = bisect_left(lines, settled_before) if settled_before else 0
+        settled -= sum(1 for row, _ in decoded.bad if row < settled)
+        batch = decoded.batch
+        if self.include_sdc_metadata_properties:
+            computed = metadata.columns(batch.num_rows, decoded.extracted, decoded.versions)
+            arrays = [computed[name] if name in COMPUTED else batch.column(name) for name in self.columns.arrow.names]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=self.columns.arrow)
+        return PendingRows(self, batch, settled)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Hand rows to the writer, in order."""
+        if batch.num_rows:
+            if self._writer is None:
+                self._writer = self.open_writer()
+            self._writer.write(batch)
+            self._tail = True
+            self.rows += batch.num_rows
+            self.tally_record_read(batch.num_rows)
+            self.record_counter_metric.increment(batch.num_rows)
+
+    def settle(self) -> None:
+        """Every row written so far may be committed."""
+        if self._tail and self._writer is not None:
+            self._writer.settle()
+        self._tail = False
+
+    def close(self, *, tail: bool) -> Sequence[Any]:
+        """Finish what was written; the sink can go on afterwards."""
+        writer, self._writer, self._tail = self._writer, None, False
+        return writer.close(tail=tail) if writer is not None else ()
+
+    def abandon(self) -> None:
+        """Drop what is not committed."""
+        writer, self._writer, self._tail = self._writer, None, False
+        if writer is not None:
+            writer.abandon()
+
+    def get_validator(self) -> None:
+        """None: batches are validated by column, see `melisma.arrow.validate`."""
+        return
+
+    def process_record(self, record: dict[str, Any], context: dict[str, Any]) -> NoReturn:
+        """Not used: records come by the batch."""
+        raise NotImplementedError
+
+    def process_batch(self, context: dict[str, Any]) -> NoReturn:
+        """Not used: records come by the batch."""
+        raise NotImplementedError
+
+
+class PendingRows:
+    """Rows on their way into a sink's writer, cut where the newest STATE stands."""
+
+    __slots__ = ("batch", "settled", "sink")
+
+    def __init__(self, sink: ArrowSink, batch: pa.RecordBatch, settled: int) -> None:
+        self.sink, self.batch, self.settled = sink, batch, settled
+
+    def write_settled(self) -> None:
+        """Hand over those before the newest STATE."""
+        self.sink.write(self.batch.slice(0, self.settled))
+
+    def write_tail(self) -> None:
+        """Hand over those after it."""
+        self.sink.write(self.batch.slice(self.settled))
+
+
+def for_stream(setting: Mapping[str, Any] | None, stream: str) -> dict[str, Any]:
+    """The part of a setting by stream that is about this one; `*` is for all streams, a stream's own goes first."""
+    if not setting:
+        return {}
+    return {**setting.get("*", {}), **setting.get(stream, {})}
+
+
+def _without_computed(schema: StreamSchema) -> StreamSchema:
+    fields = tuple(each for each in schema.fields if each.name not in COMPUTED)
+    root = schema.root
+    arrow = pa.struct([(each.name, each.type.arrow) for each in fields])
+    record = ColumnType(root.kind, arrow, root.nullable, root.schema, fields, closed=root.closed)
+    return StreamSchema(schema.stream, record, schema.key_properties, schema.json_schema)

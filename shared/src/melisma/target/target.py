@@ -1,0 +1,337 @@
+"""The target: singer-sdk's, reading blocks of lines instead of lines."""
+
+from __future__ import annotations
+
+import abc
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import PurePath
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import click
+from singer_sdk import typing as th
+from singer_sdk.exceptions import MissingKeyPropertiesError, RecordsWithoutSchemaException
+from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TargetCapabilities
+from singer_sdk.singerlib.encoding.base import GenericSingerReader
+from singer_sdk.target_base import Target
+
+from melisma.cli import MelismaCommand
+from melisma.config import CheckedConfig
+from melisma.errors import BadRecord, ConfigError, InputError, Interrupted, MelismaError
+from melisma.wire.blocks import BlockReader
+from melisma.wire.output import claim_stdout, protocol_output
+
+if TYPE_CHECKING:
+    from singer_sdk.plugin_base import _ConfigInput
+
+    from melisma.target.load import Destination, Load
+    from melisma.target.route import Route
+    from melisma.wire.framing import Run
+    from melisma.wire.messages import Message
+
+__all__ = ["ArrowTarget"]
+
+
+class RecordBeforeSchema(InputError, RecordsWithoutSchemaException):
+    """Records came before the SCHEMA of their stream."""
+
+
+class MissingKey(BadRecord, MissingKeyPropertiesError):
+    """A record has no value for a part of its key."""
+
+
+class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
+    """A target that loads record batches. Write `default_sink_class` and `open_destination`."""
+
+    capabilities: ClassVar[list[CapabilitiesEnum]] = [
+        PluginCapabilities.ABOUT,
+        PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
+        PluginCapabilities.STRUCTURED_LOGGING,
+        TargetCapabilities.VALIDATE_RECORDS,
+    ]
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any] | PurePath | str | list[PurePath | str] | None = None,
+        parse_env_config: bool = False,
+        validate_config: bool = True,
+        setup_mapper: bool = True,
+    ) -> None:
+        self._load: Load | None = None
+        self._blocks: BlockReader | None = None
+        self._signal: int | None = None
+        self._destination: Destination | None = None
+        super().__init__(
+            config=config,
+            parse_env_config=parse_env_config,
+            validate_config=validate_config,
+            setup_mapper=False,
+            message_reader=_Reader(self),
+        )
+        if setup_mapper:
+            self.setup_mapper()
+        if validate_config:
+            self.check_config()
+
+    @abc.abstractmethod
+    def open_destination(self) -> Destination:
+        """The place that the configuration names. Nothing is read or written yet."""
+
+    def check_config(self) -> None:
+        """Refuse at start what cannot work.
+
+        Raises:
+            ConfigError: a setting, or two settings together, cannot work.
+        """
+        for setting, value in LATER:
+            if self.config.get(setting) == value:
+                raise ConfigError(
+                    setting, f'"{value}" is not there yet', "Valid values for now: " + LATER[setting, value]
+                )
+
+    @property
+    def destination(self) -> Destination:
+        """The opened destination."""
+        if self._destination is None:
+            self._destination = self.open_destination()
+        return self._destination
+
+    def setup_mapper(self) -> None:
+        """As singer-sdk does; an expression that cannot be compiled is a fault of the configuration."""
+        try:
+            super().setup_mapper()
+        except MelismaError:
+            raise
+        except Exception as error:
+            raise ConfigError("stream_maps", f"cannot be used ({type(error).__name__}: {error})") from error
+
+    def read(self, source: IO[Any]) -> Counter[str]:
+        """Read the whole input, committing as it goes; `process_endofpipe` commits the rest.
+
+        Raises:
+            InputError: what was read is wrong. What came before the fault is committed up to the STATE before it.
+            Interrupted: a signal came; likewise.
+        """
+        from melisma.target.load import Load
+        from melisma.target.progress import Progress
+
+        self.destination.recover()
+        self._load = load = Load(
+            self,
+            self.destination,
+            protocol_output(),
+            self.logger,
+            commit_seconds=60 * float(self.config.get("commit_interval_minutes", 5)),
+            on_bad_record=self.config.get("on_bad_record", "fail"),
+            sync_started_at=self.initialized_at,
+        )
+        self._blocks = BlockReader(source)
+        progress, read = Progress(), 0
+        try:
+            for block in self._blocks:
+                load.feed(block)
+                read += len(block)
+                progress.show(load.records, read)
+                if self._signal is not None:
+                    raise Interrupted(self._signal)
+        except (InputError, Interrupted):
+            progress.clear()
+            self._finish(load.stop)
+            raise
+        except BaseException:
+            progress.clear()
+            self._finish(load.abandon)
+            raise
+        progress.clear()
+        return load.counts
+
+    def process_endofpipe(self) -> None:
+        """The input has ended: commit everything, and say what was done."""
+        load = self._load
+        if load is None:
+            return
+        try:
+            load.end()
+        except InputError:
+            self._finish(load.stop)
+            raise
+        except BaseException:
+            self._finish(load.abandon)
+            raise
+        self._finish(lambda: None)
+        self._summarise(load)
+
+    def route(self, message: Message) -> Route:
+        """A SCHEMA message's route, with the sinks that it feeds.
+
+        Raises:
+            BadMessage: the message is not whole.
+            BadSchema: its schema cannot be mapped to columns.
+        """
+        from melisma.target.schema_message import route
+
+        return route(self, message)
+
+    def before_schema(self, run: Run) -> InputError:
+        """The error for records that come before their SCHEMA."""
+        return RecordBeforeSchema(
+            "a RECORD comes before the SCHEMA of its stream", stream=run.stream, line=run.lines[0], fix="Mend the tap"
+        )
+
+    def _finish(self, last: Callable[[], None]) -> None:
+        """Do the last thing, and give the destination back whatever happens."""
+        load, self._load, self._blocks = self._load, None, None
+        try:
+            last()
+        except BaseException:
+            if load is not None:
+                load.abandon()
+            raise
+        finally:
+            self.destination.close()
+            self._destination = None
+            for sink in self._sinks_active.values():
+                sink.clean_up()
+
+    def _summarise(self, load: Load) -> None:
+        for (stream, column, rule), count in load.skipped.items():
+            self.logger.warning(
+                'stream "%s": %d records skipped: column "%s" %s (on_bad_record: skip)', stream, count, column, rule
+            )
+        for (stream, name), count in load.unknown.items():
+            self.logger.warning('stream "%s": %d values of "%s" not stored: not in the schema', stream, count, name)
+        self.logger.info(
+            "%d records in %d files committed in %d commits",
+            load.records - sum(load.skipped.values()),
+            load.counts["files"],
+            load.counts["commits"],
+        )
+
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """End at once where that is safe; else as soon as what is being done is done."""
+        if self._load is None or (self._blocks is not None and self._blocks.waiting):
+            raise Interrupted(signum)
+        if self._signal is None:
+            self._signal = signum
+            self.logger.warning("signal %d: finishing what is being written", signum)
+
+    @classmethod
+    def invoke(  # type: ignore[override]
+        cls,
+        *,
+        about: bool = False,
+        about_format: str | None = None,
+        config: _ConfigInput | None = None,
+        file_input: IO[str] | None = None,
+        committed_state: bool = False,
+    ) -> None:
+        """Run from the command line."""
+        if about:
+            cls.print_about(about_format)
+            sys.exit(0)
+        if not committed_state:
+            cls.print_version(print_fn=cls.logger.info)
+        target = cls(
+            config=config.config if config else {},
+            parse_env_config=config.parse_env if config else False,
+            validate_config=True,
+        )
+        with claim_stdout() as output:
+            if committed_state:
+                state = target.destination.committed_state()
+                output.write(state + b"\n")
+                output.flush()
+            else:
+                target.listen(file_input)
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """singer-sdk's command, with `--committed-state`, one line per error, and the documented exit codes."""
+        command = super().get_singer_command()
+        command.params.append(
+            click.Option(
+                ["--committed-state"],
+                is_flag=True,
+                help="Print the STATE that was last committed ({} for a new destination), and read nothing.",
+            )
+        )
+        return MelismaCommand.wrap(command, logging.getLogger(cls.name))
+
+    @classmethod
+    def append_builtin_config(cls, config_jsonschema: dict[str, Any]) -> None:
+        """Add the settings of every target: singer-sdk's, and melisma's own."""
+        properties = config_jsonschema["properties"]
+        for name, setting in TARGET_SETTINGS.to_dict()["properties"].items():
+            properties.setdefault(name, setting)
+        super().append_builtin_config(config_jsonschema)
+
+
+class _Reader(GenericSingerReader[bytes]):
+    """singer-sdk's seam for readers: hands the whole input to the target."""
+
+    def __init__(self, target: ArrowTarget) -> None:
+        super().__init__()
+        self._target = target
+
+    @property
+    def default_input(self) -> IO[bytes]:
+        return sys.stdin.buffer
+
+    def deserialize_json(self, line: bytes) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def process_lines(self, file_input: IO[Any] | None, callbacks: dict[str, Any]) -> Counter[str]:  # noqa: ARG002
+        return self._target.read(file_input or self.default_input)
+
+
+LATER = {
+    ("load_method", "upsert"): "append-only",
+    ("load_method", "overwrite"): "append-only",
+    ("on_bad_record", "dead_letter"): "fail, skip",
+}
+"""What a later version brings, with what can be set until then."""
+
+TARGET_SETTINGS = th.PropertiesList(
+    th.Property(
+        "commit_interval_minutes",
+        th.NumberType(minimum=0),
+        default=5,
+        title="Commit Interval",
+        description="How old uncommitted rows may get, in minutes, before they are committed at the next STATE.",
+    ),
+    th.Property(
+        "on_unknown_field",
+        th.StringType(allowed_values=["warn", "fail", "drop"]),
+        default="warn",
+        title="On Unknown Field",
+        description=(
+            "What to do with a field that the stream's schema does not name: warn (leave it out, count it and say "
+            "so), fail (the record is bad), or drop (leave it out unseen, which is faster)."
+        ),
+    ),
+    th.Property(
+        "on_bad_record",
+        th.StringType(allowed_values=["fail", "skip", "dead_letter"]),
+        default="fail",
+        title="On Bad Record",
+        description=(
+            "What to do with a record that breaks its schema: fail (end the run), or skip (leave it out, count it "
+            "and say so). dead_letter comes with a later version."
+        ),
+    ),
+    th.Property(
+        "column_types",
+        th.ObjectType(additional_properties=th.ObjectType(additional_properties=th.StringType)),
+        title="Column Types",
+        description=(
+            'Column types that override the schema\'s, by stream ("*" for all) and column, for example '
+            '{"orders": {"total": "decimal(38,9)"}}. Types: string, integer, uint64, number, boolean, decimal(p,s), '
+            "timestamp, date, time, binary, json."
+        ),
+    ),
+)

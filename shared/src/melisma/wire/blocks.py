@@ -1,0 +1,89 @@
+"""Reading a pipe in blocks of whole lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+from collections.abc import Iterator
+from typing import IO, Any
+
+__all__ = ["BLOCK_BYTES", "BlockReader"]
+
+BLOCK_BYTES = 2 * 1024 * 1024
+"""Enough that the cost of a call is lost in it, small enough to stay in a processor's cache (docs/performance.md)."""
+
+_PIPE_BYTES = 1024 * 1024
+_F_SETPIPE_SZ = 1031  # Linux fcntl(2); other systems keep their pipe's size
+
+
+class BlockReader:
+    """Iterate over the input in blocks that end at a line's end.
+
+    A block is handed out when it is full, or when nothing more has come for `idle_seconds`. While nothing comes at
+    all an empty block is handed out every `idle_seconds`, so that the caller can look at the clock. Only the last
+    block may end without a newline: then the input was cut off, or its writer left the last newline out.
+
+    Attributes:
+        waiting: true while the reader waits for input; a signal handler may raise then, and only then.
+    """
+
+    def __init__(self, source: IO[Any], *, block_bytes: int = BLOCK_BYTES, idle_seconds: float = 1.0) -> None:
+        self._source = source
+        self._block_bytes = block_bytes
+        self._idle_seconds = idle_seconds
+        self.waiting = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        descriptor = _descriptor(self._source)
+        chunks = self._from_descriptor(descriptor) if descriptor is not None else self._from_object()
+        held: list[bytes] = []
+        size = 0
+        for chunk in chunks:
+            if chunk is None:  # nothing came for a while: hand out what is whole
+                text = b"".join(held)
+                cut = text.rfind(b"\n") + 1
+                held, size = [text[cut:]], len(text) - cut
+                yield text[:cut]
+                continue
+            held.append(chunk)
+            size += len(chunk)
+            if size >= self._block_bytes and (cut := chunk.rfind(b"\n") + 1):
+                held[-1] = chunk[:cut]
+                yield b"".join(held)
+                held, size = [chunk[cut:]], len(chunk) - cut
+        if rest := b"".join(held):
+            yield rest
+
+    def _from_descriptor(self, descriptor: int) -> Iterator[bytes | None]:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+        while True:
+            self.waiting = True
+            try:
+                ready, _, _ = select.select([descriptor], [], [], self._idle_seconds)
+                chunk = os.read(descriptor, _PIPE_BYTES) if ready else None
+            finally:
+                self.waiting = False
+            if chunk == b"":
+                return
+            yield chunk
+
+    def _from_object(self) -> Iterator[bytes]:
+        """A file object without a descriptor (a test's buffer), of bytes or of text."""
+        while chunk := self._source.read(self._block_bytes):
+            yield chunk.encode() if isinstance(chunk, str) else chunk
+
+
+def _descriptor(source: IO[Any]) -> int | None:
+    """The descriptor to read from, if nothing of the source was read already."""
+    buffer = getattr(source, "buffer", source)
+    if isinstance(buffer, io.BufferedReader) and buffer.seekable() and buffer.tell() != 0:
+        return None
+    try:
+        return source.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -1,0 +1,163 @@
+"""Cutting a block of lines into runs of RECORD lines, stream by stream, and single other messages.
+
+No line is looked at by itself where that can be helped: the beginning of a RECORD line, up to the key `"record"`, is
+the same for every record of a stream, so counting how often it stands after a newline tells whether a whole block is
+one run. That costs a scan at memory speed; looking at each line costs more than decoding it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from melisma.wire.messages import Message, envelope
+
+__all__ = ["Framer", "Run"]
+
+# A beginning that says no more than the type, the stream and the version: what follows is the record.
+_BEGINNING = re.compile(rb'\{(?:\s*"(?:type|stream|version)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,)+\s*"record"')
+_FEW = 64  # one line in so many may differ before lines are looked at one by one
+_MOST_BEGINNINGS = 20_000
+
+
+@dataclass(slots=True)
+class Run:
+    """RECORD lines of one stream, in order.
+
+    Attributes:
+        stream: the stream's name.
+        data: the lines, each ended by one newline.
+        lines: their numbers in the input, counted from 1.
+    """
+
+    stream: str
+    data: bytes
+    lines: Sequence[int]
+
+
+class Framer:
+    """Cuts blocks; remembers how each stream's RECORD lines begin. `line` counts the lines seen."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        self._streams: dict[bytes, str] = {}
+        self._latest = b""
+
+    def cut(self, block: bytes) -> Iterator[Run | Message]:
+        """Yield the block's runs and other messages.
+
+        Records of different streams may change places between two other messages; the records of one stream, and
+        everything around a message that is not a RECORD, keep their order.
+
+        Args:
+            block: whole lines, each ended by a newline.
+
+        Raises:
+            BadMessage: a line is not a Singer message.
+        """
+        if self.line == 0 and block.startswith(b"\xef\xbb\xbf"):
+            block = block[3:]
+        count = block.count(b"\n")
+        first = self.line + 1
+        begin = self._latest
+        if begin and count:
+            others = count - block.count(b"\n" + begin, 0, len(block)) - block.startswith(begin)
+            if others == 0:
+                self.line += count
+                yield Run(self._streams[begin], block, range(first, first + count))
+                return
+            if others <= count // _FEW:
+                yield from self._between(block, begin)
+                return
+        yield from self._line_by_line(block.split(b"\n"), first)
+
+    def _between(self, block: bytes, begin: bytes) -> Iterator[Run | Message]:
+        """A block of one stream with a few other lines in it: find those by halving."""
+        position = 0
+        for start in _differing(block, begin):
+            if start > position:
+                yield self._run(block[position:start], begin)
+            end = block.index(b"\n", start) + 1
+            yield from self._line_by_line([block[start : end - 1]], self.line + 1)
+            self.line += 1
+            position = end
+        if position < len(block):
+            yield self._run(block[position:], begin)
+
+    def _run(self, data: bytes, begin: bytes) -> Run:
+        count = data.count(b"\n")
+        first = self.line + 1
+        self.line += count
+        return Run(self._streams[begin], data, range(first, first + count))
+
+    def _line_by_line(self, lines: list[bytes], first: int) -> Iterator[Run | Message]:
+        single = len(lines) == 1
+        streams = self._streams
+        grouped: dict[str, tuple[list[bytes], list[int]]] = {}
+        number = first - 1
+        for raw in lines:
+            number += 1
+            begin = raw[: raw.find(b'"record"', 0, 512) + 8]
+            stream = streams.get(begin)
+            if stream is None or raw[-1:] != b"}":
+                line = raw.strip(b" \t\r")
+                if not line:
+                    continue
+                found = envelope(line, number)
+                if found.type != "RECORD":
+                    yield from _runs(grouped)
+                    grouped.clear()
+                    yield Message(found.type, line, number)
+                    continue
+                stream = str(found.stream)
+                self._learn(line, stream)
+                raw = line
+            else:
+                self._latest = begin
+            group = grouped.get(stream)
+            if group is None:
+                grouped[stream] = ([raw], [number])
+            else:
+                group[0].append(raw)
+                group[1].append(number)
+        yield from _runs(grouped)
+        if not single:
+            self.line = number - (lines[-1] == b"")
+
+    def _learn(self, line: bytes, stream: str) -> None:
+        match = _BEGINNING.match(line)
+        if match and b'"type"' in match[0] and b'"stream"' in match[0]:
+            if len(self._streams) >= _MOST_BEGINNINGS:
+                self._streams.clear()
+            self._latest = match[0]
+            self._streams[match[0]] = stream
+
+
+def _runs(grouped: dict[str, tuple[list[bytes], list[int]]]) -> Iterator[Run]:
+    for stream, (lines, numbers) in grouped.items():
+        lines.append(b"")
+        yield Run(stream, b"\n".join(lines), numbers)
+
+
+def _differing(block: bytes, begin: bytes) -> list[int]:
+    """Where the lines start that do not begin with `begin`, in order; found by counting in halves."""
+    marked = b"\n" + begin
+    found: list[int] = []
+    todo = [(0, len(block))]  # ranges that start at a line's start and end after a newline
+    while todo:
+        low, high = todo.pop()
+        if low >= high:
+            continue
+        begins = block.count(marked, low, high) + block.startswith(begin, low)
+        if begins == block.count(b"\n", low, high):
+            continue
+        middle = block.rfind(b"\n", low, (low + high) // 2) + 1
+        if middle <= low:
+            middle = block.find(b"\n", low, high) + 1
+        if middle >= high:  # a single line
+            found.append(low)
+            continue
+        todo.append((middle, high))
+        todo.append((low, middle))
+    return found

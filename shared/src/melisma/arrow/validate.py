@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from melisma.arrow.types import ColumnType, Kind, StreamSchema
 from melisma.errors import BadSchema
 
-__all__ = ["Validator"]
+__all__ = ["MISSING_KEY", "Validator"]
 
 Faults = dict[int, tuple[str, str]]
 """Row -> (column, rule) of the first fault found in that row."""
@@ -49,11 +49,11 @@ class Validator:
         for index, each in enumerate(schema.fields):
             if each.name in schema.key_properties:
                 node = _Node(each.name, each.type, schema.stream, constraints=constraints)
-                node.not_null = f"is a key and is {'missing or null'}"
+                node.not_null = MISSING_KEY
             elif constraints:
                 node = _Node(each.name, each.type, schema.stream, constraints=True)
-                if not each.type.nullable:
-                    node.not_null = "is missing or null, and the schema allows neither" if each.required else _NO_NULL
+                if each.required and not each.type.nullable:
+                    node.not_null = _NEITHER
             else:
                 continue
             if node.holds_anything:
@@ -67,6 +67,7 @@ class Validator:
         return found
 
 
+MISSING_KEY = "is part of the key and is missing or null"
 _NEITHER = "is missing or null, and the schema allows neither"
 _NO_NULL = "is null, and the schema does not allow null"
 

@@ -139,10 +139,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 progress.show(load.records, read)
                 if self._signal is not None:
                     raise Interrupted(self._signal)
-        except (InputError, Interrupted):
+        except (InputError, Interrupted) as error:
             progress.clear()
             self._finish(load.stop)
-            raise
+            raise _known_to_sdk(error) from error
         except BaseException:
             progress.clear()
             self._finish(load.abandon)
@@ -157,9 +157,9 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             return
         try:
             load.end()
-        except InputError:
+        except InputError as error:
             self._finish(load.stop)
-            raise
+            raise _known_to_sdk(error) from error
         except BaseException:
             self._finish(load.abandon)
             raise
@@ -287,6 +287,15 @@ class _Reader(GenericSingerReader[bytes]):
 
     def process_lines(self, file_input: IO[Any] | None, callbacks: dict[str, Any]) -> Counter[str]:  # noqa: ARG002
         return self._target.read(file_input or self.default_input)
+
+
+def _known_to_sdk(error: MelismaError) -> MelismaError:
+    """The same error, of a class that singer-sdk's own tests and callers look for."""
+    from melisma.arrow.validate import MISSING_KEY
+
+    if isinstance(error, BadRecord) and error.rule == MISSING_KEY:
+        return MissingKey(error.rule, stream=error.stream, column=error.column, line=error.line, fix=error.fix)
+    return error
 
 
 LATER = {

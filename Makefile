@@ -1,0 +1,56 @@
+# The commands of this workspace. `make` alone lists them.
+#
+# PYTHON is what the environment is made with (3.11 to 3.13); ARGS goes to pytest, as in
+#     make test ARGS="-k partition -x"
+
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+DISTRIBUTIONS := shared $(wildcard taps/*) $(wildcard targets/*)
+EDITABLE := $(DISTRIBUTIONS:%=-e ./%)
+PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melisma_*))
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types docs bench constraints clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Make .venv with every connector (editable) and the development tools; quick when up to date
+
+$(STAMP): pyproject.toml constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev $(EDITABLE)
+	touch $(STAMP)
+
+demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs
+	$(BIN)/python demo/run.py
+
+test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+
+lint: $(STAMP) types ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check types only (mypy, strict)
+	$(BIN)/mypy $(PACKAGES:%=-p %)
+
+docs: $(STAMP) ## Rewrite what is generated: settings tables, Meltano Hub definitions, docs/types.md
+	$(BIN)/python tools/reference.py
+
+bench: $(STAMP) ## Measure what the README quotes
+	$(BIN)/python -m benchmarks
+
+constraints: ## Resolve all dependencies anew and write constraints.txt
+	$(PYTHON) tools/constraints.py
+
+clean: ## Remove the environment, caches, and the demo's data and lake
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-data demo-lake
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

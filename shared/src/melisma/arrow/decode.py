@@ -25,7 +25,7 @@ import pyarrow.json as pj
 from melisma.arrow.rows import RecordLine, decode_lines, rows_to_batch
 from melisma.arrow.types import ColumnType, Field, Kind, StreamSchema
 from melisma.arrow.validate import Validator
-from melisma.arrow.values import FIRST_US, LAST_US, Misfit, timestamp_us
+from melisma.arrow.values import FIRST_US, LAST_US, Misfit, Unknown, timestamp_us
 from melisma.errors import BadRecord
 from melisma.wire.framing import Run
 
@@ -119,7 +119,7 @@ class RunDecoder:
             self.schema,
             lines,
             validate=self._validate,
-            forbid_unknown=self._unknown == "fail",
+            unknown=Unknown(forbid=self._unknown == "fail", hold_closed=self._validate and self._unknown != "drop"),
             ignored=self._ignored,
         )
         decoded = Decoded(rows.batch, bad=rows.misfits)
@@ -206,7 +206,7 @@ def _parse_options(schema: StreamSchema, envelope: bool, on_unknown_field: str) 
     fields = [("type", pa.string()), ("stream", pa.string()), ("record", record)]
     if envelope:
         fields += [("time_extracted", TIMESTAMP), ("version", pa.int64())]
-    unexpected = "ignore" if on_unknown_field == "drop" and not _any_closed(schema.root) else "infer"
+    unexpected = "ignore" if on_unknown_field == "drop" else "infer"
     return pj.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior=unexpected)
 
 
@@ -362,14 +362,6 @@ def _refuse_not_json(array: pa.Array) -> None:
             _refuse_not_json(array.field(index))
     elif pa.types.is_list(array.type):
         _refuse_not_json(array.values)
-
-
-def _any_closed(column: ColumnType) -> bool:
-    if column.closed:
-        return True
-    if column.kind is Kind.LIST:
-        return _any_closed(column.items)
-    return any(_any_closed(each.type) for each in column.fields)
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

@@ -79,8 +79,8 @@ def rows_to_batch(
     schema: StreamSchema,
     lines: Sequence[int],
     *,
-    validate: bool = True,
-    forbid_unknown: bool = False,
+    validate: bool,
+    unknown: Unknown,
     ignored: frozenset[str] = frozenset(),
 ) -> Rows:
     """Turn records into columns, value by value.
@@ -89,11 +89,10 @@ def rows_to_batch(
         records: decoded records; they are not changed.
         schema: the columns.
         lines: the input's line of each record, for messages.
-        validate: hold required members and closed objects to the schema.
-        forbid_unknown: a member that the schema does not name makes its record bad.
+        validate: hold nulls and missing members to the schema.
+        unknown: what becomes of members that the schema does not name.
         ignored: top-level members that are passed over in silence.
     """
-    unknown = Unknown(forbid=forbid_unknown, hold_closed=validate)
     names = {each.name for each in schema.fields} | ignored
     columns: list[tuple[Field, Reader, list[Any]]] = [
         (each, reader(each.type, unknown, hold=validate), []) for each in schema.fields

@@ -116,14 +116,7 @@ FILE_SETTINGS = th.PropertiesList(
     ),
     th.Property(
         "partition_by",
-        th.AnyOf(
-            th.ArrayType(th.AnyOf(th.StringType, th.ObjectType(additional_properties=th.StringType))),
-            th.ObjectType(
-                additional_properties=th.ArrayType(
-                    th.AnyOf(th.StringType, th.ObjectType(additional_properties=th.StringType))
-                )
-            ),
-        ),
+        th.CustomType({"type": ["array", "object", "null"]}),
         title="Partition By",
         description=(
             "Columns that become directories (column=value), or year(column), month(column), day(column), "

@@ -131,18 +131,19 @@ class Load:
         Raises:
             TruncatedInput: it ended in the middle of a line.
         """
-        if self._rest.strip():
-            rest, self._rest = self._rest, b""
+        rest, self._rest = self._rest, b""
+        if rest.strip():
+            line = self._framer.line + 1
             try:
-                self.feed(rest + b"\n")
+                envelope(rest.strip(), line)
             except InputError as error:
-                if error.line != self._framer.line + 1:
-                    raise
+                self._flush()
                 raise TruncatedInput(
                     "the input breaks off in the middle of a line, so the tap must have failed",
-                    line=error.line,
+                    line=line,
                     fix="What its last STATE covers is committed; run it again",
                 ) from error
+            self.feed(rest + b"\n")
         self._flush()
         self._commit(tail=True)
 

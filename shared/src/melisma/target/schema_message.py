@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from melisma.errors import BadMessage, BadSchema, ConfigError, MelismaError
 from melisma.target.route import Route, is_removed
@@ -28,22 +28,7 @@ def route(target: ArrowTarget, message: Message) -> Route:
     stream, schema, keys = _checked(found, message.line)
     maps = _maps(target, stream, schema, keys)
     try:
-        sinks = [
-            (
-                each,
-                None
-                if is_removed(each)
-                else cast(
-                    "ArrowSink",
-                    target.get_sink(
-                        each.stream_alias,
-                        schema=copy.deepcopy(each.transformed_schema),
-                        key_properties=list(each.transformed_key_properties or []),
-                    ),
-                ),
-            )
-            for each in maps
-        ]
+        sinks = [(each, None if is_removed(each) else _sink(target, each)) for each in maps]
     except BadSchema as error:
         if error.line is None:
             raise BadSchema(
@@ -51,6 +36,13 @@ def route(target: ArrowTarget, message: Message) -> Route:
             ) from error
         raise
     return Route(stream, sinks, message.data)
+
+
+def _sink(target: ArrowTarget, stream_map: Any) -> ArrowSink:
+    schema = copy.deepcopy(stream_map.transformed_schema)
+    return target.add_or_replace_sink(
+        stream_map.stream_alias, schema, list(stream_map.transformed_key_properties or [])
+    )
 
 
 def _checked(found: dict[str, Any], line: int) -> tuple[str, dict[str, Any], list[str]]:

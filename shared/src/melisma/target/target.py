@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePath
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import click
 from singer_sdk import typing as th
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from melisma.target.load import Destination, Load
     from melisma.target.route import Route
+    from melisma.target.sink import ArrowSink
     from melisma.wire.framing import Run
     from melisma.wire.messages import Message
 
@@ -165,6 +166,21 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             raise
         self._finish(lambda: None)
         self._summarise(load)
+
+    def add_or_replace_sink(self, stream: str, schema: dict[str, Any], keys: list[str]) -> ArrowSink:
+        """The sink of an output stream: the one there is, or a new one if the schema or the key has changed.
+
+        Raises:
+            BadSchema: the schema cannot be mapped to columns, or the change cannot be joined with earlier rows.
+        """
+        from melisma.arrow.evolve import check_change
+
+        before = cast("ArrowSink | None", self._sinks_active.get(stream))
+        sink = cast("ArrowSink", self.get_sink(stream, schema=schema, key_properties=keys))
+        self._sinks_to_clear.clear()  # a replaced sink is committed by the load, with what it holds
+        if before is not None and before is not sink:
+            check_change(before.columns, sink.columns)
+        return sink
 
     def route(self, message: Message) -> Route:
         """A SCHEMA message's route, with the sinks that it feeds.

@@ -1,0 +1,393 @@
+"""target-parquet from its command line: what lands, what is printed, how it ends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+EXECUTABLE = Path(sys.executable).with_name("target-parquet")
+
+Message = dict[str, Any]
+
+
+def schema(stream: str = "s", properties: Message | None = None, keys: list[str] | None = None, **more: Any) -> Message:
+    """A SCHEMA message; an integer `n` unless told otherwise."""
+    node = {"type": "object", "properties": properties or {"n": {"type": "integer"}}, **more}
+    return {"type": "SCHEMA", "stream": stream, "schema": node, "key_properties": keys or []}
+
+
+def record(value: Any, stream: str = "s", **more: Any) -> Message:
+    """A RECORD message; a plain integer becomes `n`."""
+    return {"type": "RECORD", "stream": stream, "record": {"n": value} if isinstance(value, int) else value, **more}
+
+
+def state(value: Any) -> Message:
+    """A STATE message."""
+    return {"type": "STATE", "value": value}
+
+
+class Target:
+    """Runs the executable on a lake of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lake = folder / "lake"
+        self.folder = folder
+
+    def config(self, **settings: Any) -> Path:
+        """A configuration file."""
+        path = self.folder / "config.json"
+        path.write_text(json.dumps({"destination_path": str(self.lake), **settings}))
+        return path
+
+    def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
+        """Start it with pipes on all sides."""
+        command = [str(EXECUTABLE), "--config", str(self.config(**settings)), *arguments]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, messages: Iterable[Message] | bytes, *arguments: str, **settings: Any) -> tuple[int, list[str], str]:
+        """Run it to its end: exit code, the lines on stdout, and stderr."""
+        data = messages if isinstance(messages, bytes) else lines(messages)
+        with self.start(*arguments, **settings) as process:
+            out, err = process.communicate(data, timeout=120)
+        text = err.decode()
+        assert "Traceback" not in text, text
+        return process.returncode, out.decode().splitlines(), text
+
+    def rows(self, stream: str = "s", columns: str = "*") -> list[tuple[Any, ...]]:
+        """What a stream holds, read by DuckDB."""
+        if not list((self.lake / stream).rglob("*.parquet")):
+            return []
+        files = f"read_parquet('{self.lake}/{stream}/**/*.parquet', union_by_name=true, hive_partitioning=true)"
+        return list(duckdb.sql(f"SELECT {columns} FROM {files} ORDER BY ALL").fetchall())  # noqa: S608
+
+    def files(self) -> list[Path]:
+        """Everything a reader could take for data."""
+        return [path for path in self.lake.rglob("*.parquet") if path.is_file()]
+
+
+def lines(messages: Iterable[Message]) -> bytes:
+    """Messages as a tap writes them."""
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    """A target with an empty lake."""
+    return Target(tmp_path)
+
+
+def test_rows_land_and_the_last_state_is_printed(target: Target) -> None:
+    """All rows land, rows after the last STATE too at a clean end; the STATE comes out as it went in."""
+    code, out, _ = target.run([schema(), record(1), state({"a": 1.5}), record(2)])
+    assert (code, out) == (0, ['{"a": 1.5}'])
+    assert target.rows() == [(1,), (2,)]
+
+
+def test_committed_state_is_what_was_committed(target: Target) -> None:
+    """`--committed-state` prints {} for a new lake, then the STATE that was committed, and nothing on failure."""
+    assert target.run(b"", "--committed-state")[:2] == (0, ["{}"])
+    target.run([schema(), record(1), state({"bookmarks": {"s": {"x": 1.10}}})])
+    assert target.run(b"", "--committed-state")[:2] == (0, ['{"bookmarks": {"s": {"x": 1.1}}}'])
+    for path in (target.lake / "_melisma").rglob("*.json"):
+        path.write_text("{")
+    code, out, _ = target.run(b"", "--committed-state")
+    assert (code != 0, out) == (True, [])
+
+
+def test_a_cut_last_line_commits_up_to_the_last_state(target: Target) -> None:
+    """When the tap dies in mid-line, what its last STATE covers is kept, the rest is not, and the exit says so."""
+    data = lines([schema(), record(1), state({"a": 1}), record(2)]) + b'{"type": "RECORD", "stream": "s", "rec'
+    code, out, err = target.run(data)
+    assert (code, out) == (3, ['{"a": 1}'])
+    assert "line 5" in err
+    assert target.rows() == [(1,)]
+
+
+def test_an_unterminated_last_line_that_is_whole_is_taken(target: Target) -> None:
+    """A missing last newline is no fault."""
+    code, out, _ = target.run(lines([schema(), record(1), state({"a": 1})])[:-1])
+    assert (code, out) == (0, ['{"a": 1}'])
+
+
+def test_a_bad_record_keeps_what_the_state_before_it_covers(target: Target) -> None:
+    """One line on stderr names the stream, column, line and rule, and no value; earlier STATEs are honoured exactly."""
+    messages = [schema("t"), schema(), record(1), record(5, "t"), state({"a": 1}), record(2), record(6, "t")]
+    messages += [state({"a": 2}), record(3), record({"n": "SECRET"}), state({"a": 3}), record(7, "t")]
+    code, out, err = target.run(messages)
+    assert (code, out) == (3, ['{"a": 2}'])
+    (line,) = [line for line in err.splitlines() if "ERROR" in line]
+    assert 'stream "s", column "n", line 10: is text, not an integer' in line
+    assert "SECRET" not in err
+    assert target.rows() == [(1,), (2,)]
+    assert target.rows("t") == [(5,), (6,)]
+
+
+def test_bad_records_can_be_skipped(target: Target) -> None:
+    """`on_bad_record: skip` leaves bad records out, counts them, and keeps the rest in order."""
+    messages = [schema(), record(1), record({"n": "x"}), record(2), record({"n": True}), record(3), state({})]
+    code, out, err = target.run(messages, on_bad_record="skip")
+    assert (code, out) == (0, ["{}"])
+    assert target.rows() == [(1,), (2,), (3,)]
+    assert "1 records skipped" in err
+
+
+def test_unknown_fields_are_counted_or_refused(target: Target) -> None:
+    """`warn` says which fields are not stored and how many values; `fail` ends the run; `drop` says nothing."""
+    messages = [schema(), record({"n": 1, "x": 5}), record({"n": 2, "x": None}), record({"n": 3, "x": "v"}), state({})]
+    code, _, err = target.run(messages)
+    assert code == 0
+    assert '2 values of "x"' in err
+    code, _, err = target.run(messages, on_unknown_field="drop")
+    assert (code, "not stored" in err) == (0, False)
+    code, _, err = target.run(messages, on_unknown_field="fail")
+    assert code == 3
+    assert 'column "x", line 2' in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_commits_what_is_settled(target: Target, signum: int) -> None:
+    """SIGTERM and SIGINT commit up to the last STATE, print it, and exit with 128 + the signal's number."""
+    with target.start() as process:
+        assert process.stdin is not None
+        process.stdin.write(lines([schema(), record(1), state({"a": 1}), record(2)]))
+        process.stdin.flush()
+        _wait_for_lock(target)
+        time.sleep(2.5)  # the reader hands out what it has after a second
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert out.decode().splitlines() == ['{"a": 1}']
+    assert "Traceback" not in err.decode()
+    assert target.rows() == [(1,)]
+
+
+def test_kill_9_leaves_nothing_that_looks_like_data(target: Target) -> None:
+    """A run that is killed leaves no file that a reader could take for data; the next run cleans up and goes on."""
+    with target.start(row_group_size_rows=10) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines([schema(), *[record(n) for n in range(1000)], state({"a": 1})]))
+        process.stdin.flush()
+        deadline = time.monotonic() + 30
+        while not list(target.lake.rglob("*.tmp")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(target.lake.rglob("*.tmp"))
+        process.kill()
+        process.communicate()
+    assert target.files() == []
+    assert target.run(b"", "--committed-state")[1] == ["{}"]
+    assert target.run([schema(), record(1), state({"a": 1})])[0] == 0
+    assert target.rows() == [(1,)]
+    assert list(target.lake.rglob("*.tmp")) == []
+
+
+def test_states_come_out_at_the_commit_interval(target: Target) -> None:
+    """With an interval of nothing each STATE is committed and printed at once, while the input is still open."""
+    with target.start(commit_interval_minutes=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in (1, 2):
+            process.stdin.write(lines([schema(), record(number), state({"a": number})]))
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == {"a": number}
+            assert target.rows() == [(n,) for n in range(1, number + 1)]
+        process.communicate()
+    assert process.returncode == 0
+
+
+def test_two_runs_of_one_pipeline_do_not_mix(target: Target) -> None:
+    """A second run of the same pipeline is refused while the first is alive; another pipeline is not."""
+    with target.start() as first:
+        assert first.stdin is not None
+        first.stdin.write(lines([schema(), record(1), state({"a": 1})]))
+        first.stdin.flush()
+        _wait_for_lock(target)
+        code, out, err = target.run([schema(), record(2), state({"a": 2})])
+        assert (code, out) == (1, [])
+        assert "another run" in err
+        assert target.run([schema(), record(3), state({"a": 3})], pipeline="other")[0] == 0
+        out, _ = first.communicate()
+    assert first.returncode == 0
+    assert target.rows() == [(1,), (3,)]
+
+
+def test_a_schema_that_changes_keeps_both(target: Target) -> None:
+    """Rows before a change land in files of the old schema, rows after it in files of the new one, in order."""
+    wider = schema(properties={"n": {"type": "integer"}, "m": {"type": "string"}})
+    code, _, _ = target.run([schema(), record(1), wider, record({"n": 2, "m": "x"}), schema(), record(3), state({})])
+    assert code == 0
+    names = [pq.read_schema(path).names for path in sorted(target.files())]
+    assert sorted(names) == [["n"], ["n"], ["n", "m"]]
+    assert target.rows(columns="n, m") == [(1, None), (2, "x"), (3, None)]
+
+
+def test_an_incompatible_schema_change_is_refused(target: Target) -> None:
+    """A column that changes its type in a way that readers cannot join is one clear error; earlier rows stay."""
+    messages = [schema(), record(1), state({"a": 1}), schema(properties={"n": {"type": "string"}}), record({"n": "x"})]
+    code, out, err = target.run(messages)
+    assert (code, out) == (3, ['{"a": 1}'])
+    assert 'stream "s", column "n", line 4' in err
+    assert target.rows() == [(1,)]
+
+
+def test_metadata_columns_are_added(target: Target) -> None:
+    """`add_record_metadata` adds singer-sdk's columns, from the envelope where they come from there."""
+    sent = record(1, time_extracted="2024-01-01T00:00:00+02:00", version=7)
+    assert target.run([schema(), sent, record(2), state({})], add_record_metadata=True)[0] == 0
+    (first, second) = target.rows(columns="n, _sdc_extracted_at, _sdc_table_version, _sdc_deleted_at")
+    assert first[1].astimezone(dt.UTC) == dt.datetime(2023, 12, 31, 22, tzinfo=dt.UTC)
+    assert first[2:] == (7, None)
+    assert second[1:] == (None, None, None)
+    ((received, sequence),) = target.rows(columns="DISTINCT _sdc_received_at IS NOT NULL, _sdc_sequence > 1.7e12")
+    assert (received, sequence) == (True, True)
+
+
+def test_stream_maps_and_flattening_work_as_in_any_sdk_target(target: Target) -> None:
+    """Maps rename, compute, filter and copy streams; flattening makes columns of nested members."""
+    properties = {"n": {"type": "integer"}, "o": {"type": "object", "properties": {"p": {"type": "number"}}}}
+    sent = [schema(properties=properties), *[record({"n": n, "o": {"p": n / 2}}) for n in range(4)], state({})]
+    maps = {
+        "s": {"__filter__": "n > 1", "double": "int(n * 2)"},
+        "copy": {"__source__": "s", "n": "n", "__else__": None},
+    }
+    code, _, err = target.run(sent, stream_maps=maps, flattening_enabled=True, flattening_max_depth=1)
+    assert code == 0, err
+    assert target.rows(columns="n, double, o__p") == [(2, 4, 1.0), (3, 6, 1.5)]
+    assert target.rows("copy") == [(0,), (1,), (2,), (3,)]
+
+
+def test_nested_and_exact_types_are_read_alike_by_two_engines(target: Target) -> None:
+    """Structs, lists, maps, decimals, times and dates come out of DuckDB and Polars with the same values."""
+    properties = {
+        "id": {"type": "integer"},
+        "price": {"type": "number", "multipleOf": 0.0001},
+        "at": {"type": "string", "format": "date-time"},
+        "day": {"type": "string", "format": "date"},
+        "o": {"type": "object", "properties": {"a": {"type": "array", "items": {"type": ["integer", "null"]}}}},
+        "m": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "j": {"type": "object"},
+    }
+    sent = {
+        "id": 1, "price": 1234567890123456.7891, "at": "2024-05-06T07:08:09.123456+02:00", "day": "2024-05-06",
+        "o": {"a": [1, None, 3]}, "m": {"k": 5}, "j": {"deep": [1, {"x": None}]},
+    }  # fmt: skip
+    data = lines([schema(properties=properties, keys=["id"])])
+    data += json.dumps(record(sent)).replace("1234567890123456.8", "1234567890123456.7891").encode() + b"\n"
+    code, _, err = target.run(data)
+    assert code == 0, err
+    (row,) = target.rows(columns='price, "at", day, o, m, j')
+    assert row[0] == Decimal("1234567890123456.7891")
+    assert row[1].astimezone(dt.UTC) == dt.datetime(2024, 5, 6, 5, 8, 9, 123456, dt.UTC)
+    assert row[2:] == (dt.date(2024, 5, 6), {"a": [1, None, 3]}, {"k": 5}, '{"deep":[1,{"x":null}]}')
+    (other,) = pl.read_parquet(target.files()[0]).rows(named=True)
+    assert other["price"] == row[0]
+    assert other["at"] == row[1]
+    assert (other["day"], other["o"], other["j"]) == (row[2], row[3], row[5])
+    metadata = pq.read_metadata(target.files()[0]).metadata
+    assert json.loads(metadata[b"melisma.key_properties"]) == ["id"]
+    assert json.loads(metadata[b"melisma.json_schema"])["properties"].keys() == properties.keys()
+
+
+def test_partitions_become_directories(target: Target) -> None:
+    """A partition column leaves the file, a derived one is added; readers give both back."""
+    properties = {"c": {"type": ["null", "string"]}, "at": {"type": "string", "format": "date-time"}}
+    sent = [{"c": c, "at": f"2024-0{m}-03T00:00:00Z"} for c in ("a/b", "é", None) for m in (1, 2)]
+    code, _, err = target.run(
+        [schema(properties=properties), *map(record, sent), state({})], partition_by=["c", "month(at)"]
+    )
+    assert code == 0, err
+    assert len(target.files()) == 6
+    found = target.rows(columns='c, at_month, "at"')
+    assert {row[0] for row in found} == {"a/b", "é", None}
+    assert {row[1] for row in found} == {"2024-01", "2024-02"}
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"load_method": "upsert"}, "load_method"),
+        ({"load_method": "overwrite"}, "load_method"),
+        ({"on_bad_record": "dead_letter"}, "on_bad_record"),
+        ({"on_bad_record": "explode"}, "fail, skip"),
+        ({"compression": "lzo"}, "zstd"),
+        ({"compression": "zstd", "compression_level": 99}, "1 to 22"),
+        ({"max_open_files": 0}, "max_open_files"),
+        ({"pipeline": "../x"}, "pipeline"),
+        ({"destination_path": "ftp://x/y"}, "ftp"),
+        ({"partition_by": "a"}, "partition_by"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_at_start(
+    target: Target, settings: dict[str, Any], said: str
+) -> None:
+    """Exit 2, one line that names the setting or the valid values, nothing printed, nothing written."""
+    code, out, err = target.run([schema(), record(1)], **settings)
+    assert (code, out) == (2, [])
+    assert said in err
+    assert not target.lake.exists()
+
+
+def test_a_misspelt_setting_is_pointed_out(target: Target) -> None:
+    """A setting that does not exist is named, with the nearest one that does."""
+    _, _, err = target.run(b"", compresion="zstd")
+    assert 'Did you mean "compression"?' in err
+
+
+def test_memory_does_not_grow_with_the_input(target: Target) -> None:
+    """Four times the input takes about the same memory, with small row groups and a small file size."""
+    peaks = []
+    for count in (60_000, 240_000):
+        with target.start(row_group_size_rows=5_000, max_file_size_mb=1) as process:
+            assert process.stdin is not None
+            process.stdin.write(lines([schema(properties={"n": {"type": "integer"}, "t": {"type": "string"}})]))
+            for start in range(0, count, 10_000):
+                process.stdin.write(lines(record({"n": n, "t": f"{n:0100d}"}) for n in range(start, start + 10_000)))
+            process.stdin.flush()
+            deadline = time.monotonic() + 60
+            while _written(target, process.pid) < count * 100 // 4 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            peaks.append(_peak_bytes(process.pid))
+            process.communicate()
+        assert process.returncode == 0
+    assert peaks[1] < peaks[0] * 1.25
+
+
+def _written(target: Target, pid: int) -> int:
+    """Bytes the process has read so far; it has then worked through most of its input."""
+    text = Path(f"/proc/{pid}/io").read_text()
+    return int(text.split("rchar: ")[1].split("\n")[0])
+
+
+def _peak_bytes(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmHWM:")[1].split("kB")[0]) * 1024
+
+
+def _wait_for_lock(target: Target) -> None:
+    deadline = time.monotonic() + 30
+    while not list(target.lake.rglob("lock")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(target.lake.rglob("lock"))
+
+
+def test_nothing_but_states_goes_to_stdout(target: Target) -> None:
+    """Whatever is logged, stdout has STATE lines and nothing else."""
+    environment = dict(os.environ, TARGET_PARQUET_LOGLEVEL="DEBUG")
+    command = [str(EXECUTABLE), "--config", str(target.config())]
+    data = lines([schema(), record(1), state({"a": 1})])
+    found = subprocess.run(command, input=data, capture_output=True, env=environment, check=True)
+    assert found.stdout == b'{"a": 1}\n'

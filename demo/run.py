@@ -54,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=HERE.parent, help="where demo-data and demo-lake are made")
     folder: Path = parser.parse_args().folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     try:
         runs = demonstrate(folder)

@@ -148,20 +148,19 @@ def test_no_lock_file_that_names_registry_hosts(project_files: list[Path]) -> No
 
 def test_nothing_of_this_machine_is_in_the_project(project_files: list[Path]) -> None:
     """No path of this checkout or of a home directory, no host name, no address of the package index in use."""
-    forbidden = {str(Path.home()): "the home directory", **dict.fromkeys(index_hosts(), "the package index")}
-    if len(ROOT.parts) > 2:
-        forbidden[str(ROOT)] = "the checkout"
+    forbidden = dict.fromkeys(index_hosts(), "the package index")
+    for path, what in ((ROOT, "the checkout"), (Path.home(), "the home directory")):
+        if len(path.parts) > 2:  # "/root" alone is a word that tests may use
+            forbidden[str(path)] = what
     if len(socket.gethostname()) > 8:
         forbidden[socket.gethostname()] = "the host's name"
-    home = re.compile(r"(?<![\w.])/(?:home|Users)/(?!runner\b|me\b|you\b)[a-z_][\w-]*/")
     found = []
     for file, text in texts(project_files):
         found += [
             f"{by_name(file)}: {what}"
             for value, what in forbidden.items()
-            if len(value) > 4 and re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", text)
+            if re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", text)
         ]
-        found += [f"{by_name(file)}: a home directory" for _ in home.findall(text)]
     assert found == []
 
 

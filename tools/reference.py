@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import importlib
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from singer_sdk import Tap, Target
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- settings:start -->", "<!-- settings:end -->"
@@ -51,17 +53,20 @@ class Connector:
     plugin: Any
 
     @property
-    def own_schema(self) -> dict[str, Any]:
-        """The settings that the connector declares itself."""
-        schema: dict[str, Any] = json.loads(json.dumps(self.plugin.config_jsonschema))
-        return schema
+    def schema(self) -> dict[str, Any]:
+        """All settings: the connector's, the library's and singer-sdk's."""
+        schema = copy.deepcopy(self.plugin.config_jsonschema)
+        self.plugin.append_builtin_config(schema)
+        plain: dict[str, Any] = json.loads(json.dumps(schema))  # singer-sdk leaves enumerations in it
+        return plain
 
     @property
-    def full_schema(self) -> dict[str, Any]:
-        """All settings, with singer-sdk's own."""
-        schema = self.own_schema
-        self.plugin.append_builtin_config(schema)
-        return schema
+    def sdk_settings(self) -> set[str]:
+        """The names of the settings that singer-sdk brings."""
+        base = Tap if issubclass(self.plugin, Tap) else Target
+        schema: dict[str, Any] = {"properties": {}}
+        base.append_builtin_config(schema)
+        return set(schema["properties"])
 
 
 def connectors() -> Iterator[Connector]:
@@ -116,16 +121,15 @@ def _with_table(readme: str, table: str) -> str:
 
 
 def settings_markdown(connector: Connector) -> str:
-    """The connector's own settings as a table, then singer-sdk's."""
-    own, full = connector.own_schema, connector.full_schema
-    names = set(own.get("properties", {}))
-    others = {
-        "properties": {name: node for name, node in full["properties"].items() if name not in names},
-        "required": [name for name in full.get("required", []) if name not in names],
-    }
-    text = _table(own)
-    if others["properties"]:
-        text += f"\nFrom singer-sdk, as in every connector built on it:\n\n{_table(others)}"
+    """Melisma's settings as a table, then singer-sdk's."""
+    schema, sdk = connector.schema, connector.sdk_settings
+    own = {name: node for name, node in schema["properties"].items() if name not in sdk}
+    others = {name: node for name, node in schema["properties"].items() if name in sdk}
+    required = schema.get("required", [])
+    text = _table({"properties": own, "required": required})
+    if others:
+        text += "\nFrom singer-sdk, as in every connector built on it:\n\n"
+        text += _table({"properties": others, "required": required})
     return text
 
 
@@ -138,6 +142,8 @@ def _table(schema: dict[str, Any]) -> str:
 def _rows(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     required = schema.get("required", [])
     for name, node in schema.get("properties", {}).items():
+        if name.startswith("__"):  # the keys of singer-sdk's stream maps have a page of their own there
+            continue
         path = f"{prefix}{name}"
         default = "required" if name in required else _code(node["default"]) if "default" in node else ""
         text = " ".join(str(node.get("description") or node.get("title") or "").split()).replace("|", "\\|")
@@ -157,13 +163,17 @@ def _with_values(node: dict[str, Any], text: str) -> str:
 
 
 def _type(node: dict[str, Any]) -> str:
-    variants = node.get("anyOf") or node.get("oneOf")
-    if "type" not in node and variants:
-        return " or ".join(dict.fromkeys(_type(each) for each in variants if each.get("type") != "null"))
-    kinds = node.get("type", "any")
-    kinds = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
-    names = ["list" if kind == "array" else kind for kind in kinds]
-    return " or ".join(names)
+    names = ["list" if kind == "array" else kind for kind in _kinds(node)]
+    return " or ".join(names) or "string"
+
+
+def _kinds(node: dict[str, Any]) -> list[str]:
+    """JSON types without null, in order; a bare `const` counts as text."""
+    kinds = node.get("type", [])
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    variants = [each for each in node.get("anyOf", []) + node.get("oneOf", []) if isinstance(each, dict)]
+    kinds = [*kinds, *(kind for each in variants for kind in _kinds(each))]
+    return [kind for kind in dict.fromkeys(kinds) if kind != "null"]
 
 
 def _code(value: Any) -> str:
@@ -176,7 +186,7 @@ def _code(value: Any) -> str:
 def hub_yaml(connector: Connector) -> str:
     """The connector in the form of a Meltano Hub definition."""
     tap = connector.name.startswith("tap-")
-    schema = connector.full_schema
+    schema = connector.schema
     required = schema.get("required", [])
     definition: dict[str, Any] = {
         "capabilities": sorted(str(getattr(c, "value", c)) for c in connector.plugin.capabilities),
@@ -202,7 +212,7 @@ def hub_yaml(connector: Connector) -> str:
 
 def _hub_settings(name: str, node: dict[str, Any], *, nested: bool) -> Iterator[dict[str, Any]]:
     """One entry; an object with named members becomes an entry for each, as on the Hub."""
-    if node.get("properties") and not nested:
+    if node.get("properties") and not nested and "additionalProperties" not in node:
         for member, child in node["properties"].items():
             yield from _hub_settings(f"{name}.{member}", child, nested=True)
         return
@@ -227,10 +237,7 @@ def _hub_settings(name: str, node: dict[str, Any], *, nested: bool) -> Iterator[
 def _hub_kind(node: dict[str, Any]) -> str:
     if node.get("enum"):
         return "options"
-    kinds = node.get("type") or [
-        kind for each in node.get("anyOf", []) + node.get("oneOf", []) for kind in [each.get("type")]
-    ]
-    kinds = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind and kind != "null"]
+    kinds = _kinds(node)
     if "array" in kinds:
         return "array"
     if "object" in kinds:

@@ -18,11 +18,12 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import SingerCommand
 
 from melisma.config import ConfigFaults
-from melisma.errors import Interrupted, MelismaError
+from melisma.errors import Interrupted, MelismaError, UsageError, printable
 
 __all__ = ["MelismaCommand"]
 
 USAGE = 2
+_SEE_HELP = "See --help for the options there are."
 
 
 class MelismaCommand(SingerCommand):
@@ -46,13 +47,13 @@ class MelismaCommand(SingerCommand):
             return super().main(*args, **kwargs)
         except ConfigValidationError as error:
             for line in error.errors if isinstance(error, ConfigFaults) else ["the configuration is not valid"]:
-                self.logger.error(line)  # noqa: TRY400  one line, no traceback
+                self.logger.error(_one_line(line))  # noqa: TRY400  one line, no traceback
             self._exit(error, USAGE)
         except Interrupted as error:
             self.logger.warning(str(error))
             self._exit(error, error.exit_code)
         except MelismaError as error:
-            self.logger.error(str(error))  # noqa: TRY400
+            self.logger.error(_one_line(str(error)))  # noqa: TRY400
             self._exit(error, error.exit_code)
         except BrokenPipeError as error:
             self.logger.error("the reader of the output has gone: stopped")  # noqa: TRY400
@@ -77,24 +78,31 @@ class MelismaCommand(SingerCommand):
         return click.Command.invoke(self, ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an unreadable or malformed configuration, catalog or state file is a usage error."""
+        """Parse; what is wrong with the call, or with a file that it names, is a usage error of one line."""
         try:
             return super().parse_args(ctx, args)
-        except FileNotFoundError as error:
-            raise click.UsageError(f"file not found: {error.filename}", ctx) from error
-        except (IsADirectoryError, PermissionError) as error:
-            raise click.UsageError(f"cannot read {error.filename}: {error.strerror}", ctx) from error
+        except click.UsageError as error:
+            raise UsageError(f"{error.format_message()} {_SEE_HELP}") from error
+        except FileNotFoundError as error:  # singer-sdk's own has no file name and says it in its text
+            raise UsageError(str(error) if error.filename is None else f"file not found: {error.filename}") from error
+        except OSError as error:
+            raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise click.UsageError("a file given on the command line is not UTF-8 text", ctx) from error
-        except ValueError as error:  # a JSON decoder's error; its text names a position, never a value
-            if type(error).__module__.split(".")[0] not in {"json", "simplejson"}:
-                raise
-            raise click.UsageError(f"a file given on the command line is not JSON: {error}", ctx) from error
+            raise UsageError("a file given on the command line is not UTF-8 text") from error
+        except (TypeError, ValueError) as error:
+            if type(error).__module__.split(".")[0] in {"json", "simplejson"}:  # names a position, never a value
+                raise UsageError(f"a file given on the command line is not JSON: {error}") from error
+            raise UsageError("a file given on the command line does not hold a JSON object") from error
 
     def _exit(self, error: BaseException, code: int) -> NoReturn:
         if self.logger.isEnabledFor(logging.DEBUG):
             self.logger.debug("traceback", exc_info=error)
         sys.exit(code)
+
+
+def _one_line(text: str) -> str:
+    """Names in messages are the tap's, and may hold newlines."""
+    return printable(text, limit=4_000)
 
 
 def _place(error: BaseException) -> str:

@@ -6,9 +6,12 @@ singer-sdk's own messages quote the value, which may be a secret, and a misspelt
 from __future__ import annotations
 
 import difflib
+import json
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.plugin_base import JSONSchemaValidator, PluginBase
@@ -42,12 +45,27 @@ class CheckedConfig(PluginBase):
 
     @classproperty
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
-        try:
-            return dict(super()._env_var_config)
-        except ValueError as error:
-            raise ConfigError(
-                f"{cls._env_var_prefix}*", "an environment variable does not hold what its setting needs", ""
-            ) from error
+        schema = cls.config_jsonschema
+        cls.append_builtin_config(schema)
+        parse_environment_config({}, cls._env_var_prefix)  # brings in the .env file
+        found: dict[str, Any] = {}
+        for name, setting in schema["properties"].items():
+            variable = cls._env_var_prefix + name.upper().replace("-", "_")
+            if variable in os.environ:
+                try:
+                    found |= _from_environment(name, setting, variable, cls._env_var_prefix)
+                except ValueError as error:
+                    rule = f"the environment variable {variable} does not hold what the setting needs"
+                    raise ConfigError(name, rule, "Numbers, lists and objects are written as JSON") from error
+        return found
+
+
+def _from_environment(name: str, setting: dict[str, Any], variable: str, prefix: str) -> dict[str, Any]:
+    """As singer-sdk reads it; but it leaves numbers as text, and fails on settings that are a list or an object."""
+    types = setting.get("type", ())
+    if "number" in types or {"array", "object"} <= set(types):
+        return {name: json.loads(os.environ[variable])}
+    return parse_environment_config({"properties": {name: setting}}, prefix)
 
 
 def explain(error: ValidationError) -> str:

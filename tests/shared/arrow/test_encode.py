@@ -62,8 +62,9 @@ def _arrays(draw: st.DrawFn) -> pa.Array:
         if pa.types.is_dictionary(kind):
             kind = pa.string()
         if shape == "struct":
-            kind, values = pa.struct([("a", kind), ("b", pa.int64())]), st.fixed_dictionaries(
-                {"a": nullable, "b": st.none() | st.integers(0, 9)}
+            kind, values = (
+                pa.struct([("a", kind), ("b", pa.int64())]),
+                st.fixed_dictionaries({"a": nullable, "b": st.none() | st.integers(0, 9)}),
             )
         elif shape == "map":
             kind = pa.map_(pa.string(), kind)

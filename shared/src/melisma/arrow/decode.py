@@ -32,6 +32,8 @@ from melisma.wire.framing import Run
 __all__ = ["Decoded", "RunDecoder"]
 
 TIMESTAMP = pa.timestamp("us", "UTC")
+_DEEP = b"[" * 64
+"""Lists nested deeper than any column: the reader's time to infer their type grows with the square of the depth."""
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ class RunDecoder:
         if self._parse is not None:
             try:
                 return self._by_block(run)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, _Inexact):
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, RecursionError, _Inexact):
                 pass
         return self._by_row(run)
 
@@ -138,7 +140,7 @@ class RunDecoder:
 
     def _by_block(self, run: Run) -> Decoded:
         data, count = run.data, len(run.lines)
-        if data.count(b"}\n") != count or not _is_utf8(data):
+        if data.count(b"}\n") != count or _DEEP in data or not _is_utf8(data):
             raise _Inexact
         table = pj.read_json(
             pa.BufferReader(data),

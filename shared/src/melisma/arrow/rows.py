@@ -17,7 +17,7 @@ import pyarrow as pa
 from melisma.arrow.types import Field, StreamSchema
 from melisma.arrow.values import Misfit, Reader, Unknown, hold_null, reader
 from melisma.errors import BadMessage, BadRecord
-from melisma.wire.messages import envelope
+from melisma.wire.messages import UNREADABLE, envelope, unreadable
 
 __all__ = ["RecordLine", "Rows", "decode_lines", "rows_to_batch"]
 
@@ -62,10 +62,14 @@ def decode_lines(data: bytes, stream: str, lines: Sequence[int]) -> list[RecordL
     for number, line in zip(lines, data.split(b"\n"), strict=False):
         try:
             message = _records.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.ValidationError as error:
             envelope(line, number)  # says what is wrong with the line as a whole, if that is it
+            if "$.record" in str(error) and "$.record`" not in str(error):
+                raise unreadable(error, line, number) from error  # it is inside the record
             rule = 'has a "record" that is not an object' if "$.record" in str(error) else "is not a RECORD message"
             raise BadMessage(rule, stream=stream, line=number, fix="Mend the tap") from error
+        except UNREADABLE as error:
+            raise unreadable(error, line, number) from error
         if message.stream != stream or message.type != "RECORD":
             raise BadMessage('names "type" or "stream" twice', stream=stream, line=number, fix="Mend the tap")
         if message.record is None:

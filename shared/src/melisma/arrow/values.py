@@ -166,8 +166,9 @@ def _integer(arrow: pa.DataType) -> Reader:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, (Decimal, float)) and not isinstance(value, bool):
-        if not math.isfinite(value) or value != (whole := _truncated(value)):
+    if isinstance(value, (Decimal, float)):
+        finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+        if not finite or value != (whole := _truncated(value)):
             raise Misfit("is a number with a fraction, not an integer", 'Set column_types to "number" for this column')
         return whole
     raise Misfit(f"is {_called(value)}, not an integer")

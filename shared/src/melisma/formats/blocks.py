@@ -21,7 +21,7 @@ LONGEST_RECORD = 128 << 20
 _SKIP_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Between two records of a file.
 

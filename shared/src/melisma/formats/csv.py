@@ -13,10 +13,10 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
@@ -112,6 +112,7 @@ class CsvReader:
         self._encoding = dialect.block_encoding or "utf-8"
         self._file = file if dialect.block_encoding else _as_utf8(file, dialect.encoding, where)
         self._record = RowPattern(dialect)
+        self._closed = True
         self.names, self.start = self._head()
 
     def blocks(self, start: Place, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -128,12 +129,19 @@ class CsvReader:
     def record_end(self, data: bytes, ended: bool) -> int:
         """How many bytes of `data`, which starts with a record, are whole records."""
         if ended:
+            self._closed = self._quote not in data or self._is_closed(data)
             return len(data)
         if self._quote not in data and (self._escape is None or self._escape not in data):
             cut = data.rfind(b"\n") + 1
             return cut or data.rfind(b"\r", 0, -1) + 1
         match = self._record.records.match(data)
         return match.end() if match else 0
+
+    def _is_closed(self, data: bytes) -> bool:
+        """Whether no quote is open at the end of the file; Arrow's reader would close it."""
+        whole = self._record.records.match(data)
+        last = self._record.record.match(data, whole.end() if whole else 0)
+        return last is not None and last.end() == len(data)
 
     def read(
         self, fields: Sequence[Field], zone: ZoneInfo | None, start: Place, block_bytes: int = BLOCK_BYTES
@@ -155,7 +163,7 @@ class CsvReader:
         for block in self.blocks(start, block_bytes):
             data = self._utf8(block)
             batch = None
-            if not state.by_row and data is not None:
+            if data is not None and self._closed and not state.by_row:
                 batch = self._by_block(data, wanted, zone, state)
             if batch is None:
                 batch = rows.read(self._text(block), block.start.line)
@@ -176,7 +184,7 @@ class CsvReader:
         first = block.start.line + 1
         lines = block.end.line - block.start.line + (not block.data.endswith((b"\n", b"\r")))
         if lines == rows:  # neither a blank line nor a line end within quotes
-            return pa.array(np.arange(first, first + rows, dtype=np.int64))
+            return pa.array(range(first, first + rows), pa.int64())
         return pa.array([line for line, _ in self._record.rows(self._text(block), block.start.line)], pa.int64())
 
     # The block path.
@@ -256,7 +264,9 @@ class CsvReader:
         for each in wanted:
             column = table.column(each.name)
             array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-            if each.type.kind is Kind.NUMBER and not (pc.all(pc.is_finite(array)).as_py() in {True, None}):
+            if each.type.kind is Kind.NUMBER and pc.all(pc.is_finite(array)).as_py() is False:
+                return None
+            if each.type.kind is Kind.DECIMAL and _too_wide(array):
                 return None
             if each.name in state.naive:
                 array = _in_zone(array, zone)
@@ -265,17 +275,19 @@ class CsvReader:
 
     def _odd_numbers(self, data: bytes) -> bool:
         """Whether a field may start with a zero that a digit or an x follows. Finds too much, never too little."""
-        buffer = np.frombuffer(data, np.uint8)
-        zeros = np.flatnonzero(buffer[:-1] == 48)
-        after = buffer[zeros + 1]
-        zeros = zeros[((after >= 48) & (after <= 57)) | (after == 120) | (after == 88)]
-        before = buffer[np.maximum(zeros - 1, 0)]
-        starts = np.isin(before, np.frombuffer(b"\r\n\t +" + self._delimiter + self._quote, np.uint8)) | (zeros == 0)
-        signed = (before == 45) & np.isin(
-            buffer[np.maximum(zeros - 2, 0)],
-            np.frombuffer(b"-\r\n\t " + self._delimiter + self._quote, np.uint8),
+        text = pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)])
+        zeros = pc.indices_nonzero(pc.equal(text.slice(0, len(text) - 1), 48)).cast(pa.int64())
+        after = text.take(pc.add(zeros, 1))
+        followed = pc.or_(
+            pc.and_(pc.greater_equal(after, 48), pc.less_equal(after, 57)), pc.is_in(after, value_set=_bytes(b"xX"))
         )
-        return bool((starts | signed).any())
+        zeros = zeros.filter(followed)
+        starts = _bytes(b"\r\n\t +" + self._delimiter + self._quote)
+        before = text.take(pc.max_element_wise(pc.subtract(zeros, 1), 0))
+        earlier = text.take(pc.max_element_wise(pc.subtract(zeros, 2), 0))
+        signed = pc.and_(pc.equal(before, 45), pc.or_(pc.equal(earlier, 45), pc.is_in(earlier, value_set=starts)))
+        first = pc.or_(pc.equal(zeros, 0), pc.is_in(before, value_set=starts))
+        return bool(pc.any(pc.or_(first, signed)).as_py())
 
     # The head of the file.
 
@@ -424,6 +436,16 @@ def _line_end(data: bytes, offset: int, ended: bool) -> int | None:
 
 def _read_as(column: Field, naive: set[str]) -> pa.DataType:
     return pa.timestamp("us") if column.name in naive else column.type.arrow
+
+
+def _too_wide(array: pa.Array) -> bool:
+    """Whether a value has more digits than its decimal type: Arrow's reader holds the scale only."""
+    ends, limit = pc.min_max(array).as_py(), Decimal(10) ** (array.type.precision - array.type.scale)
+    return ends["max"] is not None and bool(ends["max"] >= limit or ends["min"] <= -limit)
+
+
+def _bytes(data: bytes) -> pa.Array:
+    return pa.array(list(data), pa.uint8())
 
 
 def _in_zone(array: pa.Array, zone: ZoneInfo | None) -> Any:

@@ -198,7 +198,7 @@ def _value_reader(column: Field, zone: ZoneInfo | None) -> Callable[[str], Any]:
     kind = column.type.kind
     if kind in {Kind.STRING, Kind.JSON}:
         return str
-    read = reader(column.type, Unknown(forbid=False, hold_closed=False), require=False)
+    read = reader(column.type, Unknown(forbid=False, hold_closed=False), hold=False)
     if kind is Kind.BOOLEAN:
         return _boolean
     if kind is Kind.INTEGER:

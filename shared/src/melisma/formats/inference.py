@@ -37,7 +37,7 @@ class TextColumn:
         self._open = ["boolean", "integer", "number", "date", "timestamp"]
         self._seen = False
         self._whole = self._fraction = 0
-        self._exact = False
+        self._big = self._lossy = False
 
     def add(self, texts: pa.Array) -> None:
         """Look at some of the column's values."""
@@ -53,8 +53,8 @@ class TextColumn:
     def type(self) -> pa.DataType:
         """The column's type by what was seen so far."""
         first = self._open[0] if self._seen and self._open else "string"
-        if first in {"integer", "number"} and self._exact:
-            return self._decimal() if "number" in self._open else pa.string()
+        if (first == "integer" and self._big) or (first == "number" and self._lossy):
+            return self._decimal()
         return {
             "boolean": pa.bool_(),
             "integer": pa.int64(),
@@ -80,13 +80,9 @@ class TextColumn:
             return False
         texts = pc.utf8_trim(values, " \t")
         self._measure(texts)
-        long = texts.filter(pc.greater(pc.binary_length(texts), _EXACT_DIGITS)).to_pylist()
-        whole_only = "integer" in self._open
-        for text in long:
-            if whole_only and -(2**63) <= int(text) < 2**63:
-                continue
-            if exceeds_double(text):
-                self._exact = True
+        for text in texts.filter(pc.greater(pc.binary_length(texts), _EXACT_DIGITS)).to_pylist():
+            self._lossy = self._lossy or exceeds_double(text)
+            self._big = self._big or not -(2**63) <= Decimal(text) < 2**63
         return True
 
     def _measure(self, texts: pa.Array) -> None:

@@ -253,7 +253,12 @@ def _refuse_empty_structs(schema: pa.Schema, stream: str | None) -> None:
         if pa.types.is_struct(kind) and not kind.num_fields:
             rule = "Parquet has no type for an object without members"
             raise BadSchema(rule, stream=stream, column=path, fix='Set "column_types" of it to json')
-        pending += [(f"{path}.{kind.field(i).name}", kind.field(i).type) for i in range(kind.num_fields)]
+        if pa.types.is_struct(kind):
+            pending += [(f"{path}.{kind.field(i).name}", kind.field(i).type) for i in range(kind.num_fields)]
+        elif pa.types.is_map(kind):  # its value, and a list's element, have no names of their own
+            pending.append((path, kind.item_type))
+        else:
+            pending += [(path, kind.field(i).type) for i in range(kind.num_fields)]
 
 
 def _text(name: str) -> str:

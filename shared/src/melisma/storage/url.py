@@ -12,7 +12,7 @@ from melisma.errors import ConfigError, printable
 __all__ = ["StoreUrl", "display", "parse", "split_glob"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_CREDENTIALS = re.compile(r"([^/?]*):(?!\d+(?:/|$))[^@]*@|[^/?@:]*@")
+_CREDENTIALS = re.compile(r"([^/?]*):(?!\d+(?:/|$)).*@|[^/?@:]*@", re.DOTALL)
 _QUERY_VALUE = re.compile(r"(?<==)[^&]*")
 _WILDCARD = re.compile(r"[*?\[]")
 # The scheme's spelling in melisma, for each spelling that users know.

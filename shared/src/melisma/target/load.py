@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from melisma.arrow.metadata import BatchMetadata
-from melisma.errors import BadMessage, InputError, TruncatedInput
+from melisma.errors import BadMessage, InputError, TruncatedInput, printable
 from melisma.target.window import State, Window
 from melisma.wire.framing import Framer, Run
 from melisma.wire.messages import Message, envelope, state_text
 
 if TYPE_CHECKING:
+    from melisma.arrow.decode import Decoded
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink, PendingRows
     from melisma.wire.output import ProtocolOutput
 
 __all__ = ["Destination", "Load", "Streams"]
+
+_MOST_NAMES = 1_000
+"""Field names come with the data: from so many on they are counted together, so that memory and log stay bounded."""
 
 
 class Destination(Protocol):
@@ -197,7 +201,9 @@ class Load:
                     fix="Take batch_config out of the tap's configuration",
                 )
             case _:
-                self._warn(f'messages of type "{message.type[:40]}" are not known and are passed over', message.type)
+                self._warn(
+                    f'messages of type "{printable(message.type, 40)}" are not known and are passed over', message.type
+                )
 
     def _route(self, message: Message) -> None:
         known = self._routes.get(envelope(message.data, message.line).stream or "")
@@ -237,6 +243,7 @@ class Load:
         metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
         rows: list[PendingRows] = []
         faults: list[InputError] = []
+        noted: list[tuple[str, Decoded]] = []
         for stream, part in window.parts.items():
             run = part.run() if upto is None else part.before(upto)
             if run is None:
@@ -249,12 +256,14 @@ class Load:
             for sink, decoded, lines in results:
                 if decoded.bad and not self._skip_bad:
                     faults.append(decoded.bad[0][1])
-                self._note_unknown(sink.stream_name, decoded.unknown)
-                for _, bad in decoded.bad:
-                    self._note_bad(bad)
+                noted.append((sink.stream_name, decoded))
                 rows.append(sink.take(decoded, lines, state.line if state else 0, metadata))
         if faults:
             return min(faults, key=lambda error: error.line or 0)
+        for stream, decoded in noted:
+            self._note_unknown(stream, decoded.unknown)
+            for _, bad in decoded.bad:
+                self._note_bad(bad)
         if state is not None:
             for each in rows:
                 each.write_settled()
@@ -288,18 +297,22 @@ class Load:
 
     def _note_unknown(self, stream: str, unknown: Counter[str]) -> None:
         for name, count in unknown.items():
+            if (stream, name) not in self.unknown and len(self.unknown) >= _MOST_NAMES:
+                name = "(other fields)"
             self.unknown[stream, name] += count
             self._warn(
-                f'stream "{stream}": "{name}" is not in the schema, its values are not stored '
+                f'stream "{printable(stream)}": "{printable(name)}" is not in the schema, its values are not stored '
                 "(on_unknown_field: warn). Add it to the tap's schema, or set on_unknown_field to drop or fail",
                 stream,
                 name,
             )
 
     def _note_bad(self, error: InputError) -> None:
-        if self._skip_bad:
-            self.skipped[error.stream or "", error.column or "", error.rule] += 1
-            self._warn(f"{error} (skipped; on_bad_record: skip)", error.stream or "", error.column or "", error.rule)
+        stream, column, rule = error.stream or "", error.column or "", error.rule
+        if (stream, column, rule) not in self.skipped and len(self.skipped) >= _MOST_NAMES:
+            column = "(other columns)"
+        self.skipped[stream, column, rule] += 1
+        self._warn(f"{error} (skipped; on_bad_record: skip)", stream, column, rule)
 
     def _warn(self, text: str, *key: str) -> None:
         if key not in self._warned:

@@ -71,7 +71,7 @@ def _maps(target: ArrowTarget, stream: str, schema: dict[str, Any], keys: list[s
         raise
     except Exception as error:
         if target.config.get("stream_maps") or target.config.get("flattening_enabled"):
-            raise ConfigError(
-                "stream_maps", f'cannot be applied to stream "{stream}" ({type(error).__name__}: {error})'
-            ) from error
+            rule = f'cannot be applied to stream "{stream}" ({type(error).__name__})'
+            fix = "Mend it; at log level DEBUG the traceback says where"  # its text quotes the setting
+            raise ConfigError("stream_maps", rule, fix) from error
         raise BadSchema("cannot be read", stream=stream, fix="Mend the tap's schema") from error

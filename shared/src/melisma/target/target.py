@@ -20,7 +20,7 @@ from singer_sdk.target_base import Target
 
 from melisma.cli import MelismaCommand
 from melisma.config import CheckedConfig
-from melisma.errors import BadRecord, ConfigError, InputError, Interrupted, MelismaError
+from melisma.errors import BadRecord, ConfigError, InputError, Interrupted, MelismaError, printable
 from melisma.wire.blocks import BlockReader
 from melisma.wire.output import claim_stdout, protocol_output
 
@@ -109,7 +109,8 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         except MelismaError:
             raise
         except Exception as error:
-            raise ConfigError("stream_maps", f"cannot be used ({type(error).__name__}: {error})") from error
+            fix = "Mend it; at log level DEBUG the traceback says where"  # its text quotes the setting
+            raise ConfigError("stream_maps", f"cannot be used ({type(error).__name__})", fix) from error
 
     def read(self, source: IO[Any]) -> Counter[str]:
         """Read the whole input, committing as it goes; `process_endofpipe` commits the rest.
@@ -216,11 +217,11 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
 
     def _summarise(self, load: Load) -> None:
         for (stream, column, rule), count in load.skipped.items():
-            self.logger.warning(
-                'stream "%s": %d records skipped: column "%s" %s (on_bad_record: skip)', stream, count, column, rule
-            )
+            where = f'stream "{printable(stream)}": {count} records skipped: column "{printable(column)}"'
+            self.logger.warning("%s %s (on_bad_record: skip)", where, rule)
         for (stream, name), count in load.unknown.items():
-            self.logger.warning('stream "%s": %d values of "%s" not stored: not in the schema', stream, count, name)
+            what = f'stream "{printable(stream)}": {count} values of "{printable(name)}"'
+            self.logger.warning("%s not stored: not in the schema", what)
         self.logger.info(
             "%d records in %d files committed in %d commits",
             load.records - sum(load.skipped.values()),

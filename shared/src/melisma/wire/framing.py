@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from melisma.errors import BadMessage
 from melisma.wire.messages import Message, envelope
 
 __all__ = ["Framer", "Run"]
@@ -104,7 +105,11 @@ class Framer:
                 line = raw.strip(b" \t\r")
                 if not line:
                     continue
-                found = envelope(line, number)
+                try:
+                    found = envelope(line, number)
+                except BadMessage:
+                    yield from _runs(grouped)  # what came before it: a fault in that is the first
+                    raise
                 if found.type != "RECORD":
                     yield from _runs(grouped)
                     grouped.clear()

@@ -1,1 +1,1 @@
-"""TODO."""
+"""tap-files: CSV, JSON Lines and Parquet files as Singer streams."""

@@ -1,0 +1,1 @@
+"""The comparisons behind every figure that the README quotes: `python -m benchmarks`."""

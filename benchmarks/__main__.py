@@ -1,0 +1,129 @@
+"""`python -m benchmarks`: run everyone in turn, count what each wrote, print the tables."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.contestants import WORKS, Contestant, Job, Work
+from benchmarks.data import SHAPES, csv_file, singer_file
+from benchmarks.measure import Cost, RunFailed, run
+from benchmarks.report import Result, machine, picture, replace_block, table
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "benchmarks"
+DOCUMENT = ROOT / "docs" / "performance.md"
+SLOW_SHARE = 10
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what was asked for. Returns the exit code: 1 if a run was void."""
+    options = _options(arguments)
+    failed: list[str] = []
+    tables: list[str] = []
+    works = [work for work in WORKS if not options.only or work.name in options.only]
+    for work in works:
+        print(f"{work.title} ...", file=sys.stderr)
+        results = _measure(work, options, failed)
+        if results:
+            tables.append(table(work.title, results))
+            print(tables[-1], flush=True)
+            if options.write:
+                (DOCUMENT.parent / f"performance-{work.name}.svg").write_text(picture(work.title, results))
+    for text in failed:
+        print(f"VOID: {text}", file=sys.stderr)
+    if options.write:
+        command = shlex.join(["python", "-m", "benchmarks", *arguments])
+        pictures = [f"![{work.title}](performance-{work.name}.svg)" for work in works if work.name == "events"]
+        void = [f"Void: {text.splitlines()[0]}" for text in failed]
+        head = f"`{command}`, {options.rounds} rounds, medians. {machine()}.\n"
+        replace_block(DOCUMENT, "\n".join([head, *pictures, "", *tables, *void]))
+    return 1 if failed else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="a fifth of the rows, two rounds: some four minutes")
+    parser.add_argument("--rows", type=int, help="rows of every work, instead of each one's own number")
+    parser.add_argument("--rounds", type=int, help="how often everyone runs, in turns (3; 2 with --quick)")
+    parser.add_argument("--only", action="append", choices=[work.name for work in WORKS], help="may be repeated")
+    parser.add_argument("--contestant", action="append", help="a part of a contestant's name; may be repeated")
+    parser.add_argument("--same-rows", action="store_true", help="slow peers get all the rows, not a tenth")
+    parser.add_argument("--write", action="store_true", help="put the tables and pictures into docs/performance.md")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (2 if options.quick else 3)
+    return options
+
+
+def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list[Result]:
+    """Everyone's results, in the order of the table; those that fail are left out, and noted."""
+    taking_part = []
+    for each in work.contestants:
+        if options.contestant and not any(part in each.name for part in options.contestant):
+            continue
+        try:
+            if each.environment is not None:
+                each.environment.make(CACHE / "venvs")
+        except subprocess.CalledProcessError:
+            failed.append(f"{work.name}: {each.name} does not install")
+            continue
+        taking_part.append(each)
+    costs: dict[str, list[Cost]] = {each.name: [] for each in taking_part}
+    inputs = {each.name: _input(work, each, options) for each in taking_part}
+    for _ in range(options.rounds):
+        for each in list(taking_part):
+            source, rows = inputs[each.name]
+            try:
+                costs[each.name].append(_once(work, each, source, rows))
+            except RunFailed as error:
+                failed.append(f"{work.name}: {each.name}: {error}")
+                taking_part.remove(each)
+    return [
+        Result(each.name, inputs[each.name][1], inputs[each.name][0].stat().st_size, costs[each.name])
+        for each in taking_part
+    ]
+
+
+def _input(work: Work, contestant: Contestant, options: argparse.Namespace) -> tuple[Path, int]:
+    shape = SHAPES[work.shape]
+    rows = options.rows or shape.rows // (5 if options.quick else 1)
+    if contestant.slow and not options.same_rows:
+        rows = max(1, rows // SLOW_SHARE)
+    folder = CACHE / "data"
+    return (csv_file(folder, rows) if work.csv else singer_file(folder, shape, rows)), rows
+
+
+def _once(work: Work, contestant: Contestant, source: Path, rows: int) -> Cost:
+    """One run, read back and counted.
+
+    Raises:
+        RunFailed: it failed, or rows are missing or there twice.
+    """
+    folder = CACHE / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    output = folder / "out"
+    output.mkdir(parents=True)
+    command = contestant.command(Job(source, output, CACHE / "venvs", work.shape))
+    cost = run(command, folder / "stderr.log")
+    _count(contestant, output / contestant.within, rows)
+    shutil.rmtree(folder)
+    print(f"  {contestant.name}: {cost.cpu:.2f} CPU s, {cost.wall:.2f} s", file=sys.stderr)
+    return cost
+
+
+def _count(contestant: Contestant, output: Path, rows: int) -> None:
+    command = [sys.executable, "-m", "benchmarks.readback", contestant.form, str(output)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    wanted = [str(rows), str(rows * (rows + 1) // 2)]
+    if found.stdout.split() != wanted:
+        told = found.stdout.strip() or found.stderr[-500:]
+        raise RunFailed(f"rows and sum of ids should be {' '.join(wanted)}, read back: {told}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

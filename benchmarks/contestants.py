@@ -1,0 +1,194 @@
+"""What runs against what: ours, the peers and the raw limits, each with its command line and how it is read back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.data import CSV_COLUMNS, SHAPES
+from benchmarks.measure import Command
+from benchmarks.peers.environments import DLT, DUCKDB, JSONL, SDK, Environment
+
+__all__ = ["WORKS", "Contestant", "Job", "Work"]
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: what is read, where to, and where the peers' environments are.
+
+    Attributes:
+        source: the input file.
+        output: an empty folder.
+        environments: the folder of the peers' environments.
+        shape: the input's shape.
+    """
+
+    source: Path
+    output: Path
+    environments: Path
+    shape: str
+
+    def config(self, **settings: object) -> str:
+        """Write a configuration file; returns its path."""
+        path = self.output.parent / "config.json"
+        path.write_text(json.dumps(settings))
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One of those that do a work.
+
+    Attributes:
+        name: as in the table.
+        command: its command line for a job.
+        form: how its output is read back, see `benchmarks.readback`.
+        slow: whether it gets fewer rows.
+        within: the folder of the output that holds the rows.
+        environment: what it needs installed; None for our own environment.
+    """
+
+    name: str
+    command: Callable[[Job], Command]
+    form: str
+    slow: bool = False
+    within: str = ""
+    environment: Environment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A thing to be done; the first contestant is ours, and what the others are compared with.
+
+    Attributes:
+        name: for `--only`.
+        title: over the table.
+        shape: of the input.
+        contestants: in the table's order.
+        csv: whether the input is the CSV file.
+    """
+
+    name: str
+    title: str
+    shape: str
+    contestants: tuple[Contestant, ...]
+    csv: bool = False
+
+
+def _target(**settings: object) -> Callable[[Job], Command]:
+    def command(job: Job) -> Command:
+        config = job.config(destination_path=str(job.output), **settings)
+        return Command([str(BIN / "target-parquet"), "--config", config], stdin=job.source)
+
+    return command
+
+
+def _plain_target(*, validate: bool) -> Callable[[Job], Command]:
+    def command(job: Job) -> Command:
+        config = job.config(destination_path=str(job.output), validate_records=validate)
+        python = SDK.folder(job.environments) / "bin/python"
+        return Command([str(python), str(HERE / "peers/plain_sdk_target.py"), "--config", config], stdin=job.source)
+
+    return command
+
+
+def _target_jsonl(job: Job) -> Command:
+    config = job.config(destination_path=str(job.output))
+    return Command([str(JSONL.folder(job.environments) / "bin/target-jsonl"), "--config", config], stdin=job.source)
+
+
+def _target_duckdb(job: Job) -> Command:
+    config = job.config(path=str(job.output / "out.duckdb"), default_target_schema="main")
+    return Command([str(DUCKDB.folder(job.environments) / "bin/target-duckdb"), "--config", config], stdin=job.source)
+
+
+def _dlt(job: Job) -> Command:
+    python = DLT.folder(job.environments) / "bin/python"
+    return Command(
+        [str(python), str(HERE / "peers/dlt_pipeline.py"), str(job.source), str(job.output)],
+        environment={"DLT_DATA_DIR": str(job.output / "home"), "RUNTIME__DLTHUB_TELEMETRY": "false"},
+    )
+
+
+def _limit(engine: str, task: str) -> Callable[[Job], Command]:
+    def command(job: Job) -> Command:
+        module = [sys.executable, "-m", "benchmarks.limits", engine, task]
+        return Command([*module, str(job.source), str(job.output), job.shape])
+
+    return command
+
+
+_CSV_TYPES = {
+    name: kind
+    for name, each in SHAPES["events"].properties.items()
+    if name in CSV_COLUMNS and (kind := each["type"]) in ("integer", "number")
+}
+
+
+def _tap_files(job: Job) -> Command:
+    config = job.config(
+        streams=[{"name": "events", "path": str(job.source), "format": "csv", "key_properties": ["id"]}]
+    )
+    return Command([str(BIN / "tap-files"), "--config", config], stdout=job.output / "out.singer")
+
+
+def _plain_tap(job: Job) -> Command:
+    config = job.config(path=str(job.source), types=_CSV_TYPES)
+    python = SDK.folder(job.environments) / "bin/python"
+    script = str(HERE / "peers/plain_sdk_tap.py")
+    return Command([str(python), script, "--config", config], stdout=job.output / "out.singer")
+
+
+_OURS = (
+    Contestant("melisma target-parquet", _target(), "parquet"),
+    Contestant("melisma target-parquet, unknown fields dropped", _target(on_unknown_field="drop"), "parquet"),
+)
+_PLAIN = Contestant(
+    "plain singer-sdk BatchSink, validation on", _plain_target(validate=True), "parquet", slow=True, environment=SDK
+)
+_PEERS = (
+    _PLAIN,
+    Contestant(
+        "plain singer-sdk BatchSink, validation off",
+        _plain_target(validate=False),
+        "parquet",
+        slow=True,
+        environment=SDK,
+    ),
+    Contestant("target-jsonl", _target_jsonl, "jsonl", slow=True, environment=JSONL),
+    Contestant("target-duckdb", _target_duckdb, "duckdb", slow=True, environment=DUCKDB),
+    Contestant("dlt, filesystem", _dlt, "parquet", slow=True, within="out/events", environment=DLT),
+)
+_DUCKDB = Contestant("limit: DuckDB read_json", _limit("duckdb", "parquet"), "parquet")
+_LIMITS = (
+    _DUCKDB,
+    Contestant("limit: Polars scan_ndjson", _limit("polars", "parquet"), "parquet"),
+    Contestant("limit: pyarrow.json", _limit("pyarrow", "parquet"), "parquet"),
+)
+
+WORKS = (
+    Work("events", "Singer stream to Parquet (zstd): events", "events", (*_OURS, *_PEERS, *_LIMITS)),
+    *(
+        Work(name, f"Singer stream to Parquet (zstd): {SHAPES[name].title}", name, (*_OURS, _PLAIN, _DUCKDB))
+        for name in ("narrow", "wide", "turns", "text")
+    ),
+    Work(
+        "csv",
+        "CSV to RECORD lines: the events' 13 plain columns",
+        "events",
+        (
+            Contestant("melisma tap-files", _tap_files, "singer"),
+            Contestant("plain singer-sdk tap, csv.DictReader", _plain_tap, "singer", slow=True, environment=SDK),
+            Contestant("limit: DuckDB, read_csv to JSON", _limit("duckdb", "records"), "records"),
+            Contestant("limit: Polars, scan_csv to NDJSON", _limit("polars", "records"), "records"),
+        ),
+        csv=True,
+    ),
+)
+"""Everything that is measured."""

@@ -1,0 +1,1 @@
+"""Who is measured beside us, and where they run."""

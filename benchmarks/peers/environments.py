@@ -1,0 +1,51 @@
+"""An environment for each peer, made on demand from the package index, with pinned versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Environment"]
+
+SDK_VERSION = "0.54.9"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment.
+
+    Attributes:
+        name: of its folder.
+        packages: requirements, each with its version.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+
+    def folder(self, root: Path) -> Path:
+        """Where it is."""
+        return root / self.name
+
+    def make(self, root: Path) -> None:
+        """Make it, unless it is there with the same packages.
+
+        Raises:
+            subprocess.CalledProcessError: a package does not install.
+        """
+        folder, wanted = self.folder(root), "\n".join(self.packages)
+        stamp = folder / "packages.txt"
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *self.packages], check=True)
+        stamp.write_text(wanted)
+
+
+SDK = Environment("singer-sdk", (f"singer-sdk=={SDK_VERSION}", "pyarrow==26.0.1"))
+JSONL = Environment("target-jsonl", ("target-jsonl==0.1.4",))
+# With duckdb 1.4 and newer this target takes the first row of each load for a header, and loses it.
+DUCKDB = Environment("target-duckdb", ("target-duckdb==0.8.0", "duckdb==1.1.3"))
+DLT = Environment("dlt", ("dlt[parquet]==1.31.0",))

@@ -1,0 +1,59 @@
+"""A singer-sdk tap as one writes it for CSV files: `csv.DictReader`, and a record per row, as its type wants it.
+
+Run by the Python of a peer's environment, which has singer-sdk and nothing of melisma.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from singer_sdk import Stream, Tap
+from singer_sdk import typing as th
+
+_TYPES = {"integer": (th.IntegerType, int), "number": (th.NumberType, float)}
+
+
+class CsvStream(Stream):
+    """The rows of the file."""
+
+    name = "events"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Of the header; numbers by their columns' settings, the rest are strings."""
+        with Path(self.config["path"]).open(newline="") as file:
+            names = next(csv.reader(file))
+        types = self.config.get("types", {})
+        properties = [th.Property(name, _TYPES[types[name]][0] if name in types else th.StringType) for name in names]
+        return th.PropertiesList(*properties).to_dict()
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """Read the file."""
+        convert = {name: _TYPES[kind][1] for name, kind in self.config.get("types", {}).items()}
+        with Path(self.config["path"]).open(newline="") as file:
+            for row in csv.DictReader(file):
+                record: dict[str, Any] = dict(row)
+                for name, to in convert.items():
+                    record[name] = to(row[name]) if row[name] else None
+                yield record
+
+
+class PlainTap(Tap):
+    """The tap."""
+
+    name = "plain-sdk-tap"
+    config_jsonschema = th.PropertiesList(
+        th.Property("path", th.StringType, required=True),
+        th.Property("types", th.ObjectType(additional_properties=th.StringType)),
+    ).to_dict()
+
+    def discover_streams(self) -> list[Stream]:
+        """The one stream."""
+        return [CsvStream(self)]
+
+
+if __name__ == "__main__":
+    PlainTap.cli()

@@ -1,0 +1,93 @@
+"""meltano.yml is a real project: Meltano installs both connectors from this checkout and runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+
+
+def pinned(tool: str) -> str:
+    """The tool's requirement, as constraints.txt has it."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    match = re.search(rf"^{tool}==.*$", text, re.MULTILINE)
+    assert match, f"constraints.txt does not pin {tool}"
+    return match[0]
+
+
+def meltano(project: Path, executable: Path, *arguments: str) -> str:
+    """Run Meltano in a project; gives its log."""
+    outside = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = {**outside, "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false", "NO_COLOR": "1"}
+    environment["PATH"] = f"{executable.parent}{os.pathsep}{outside['PATH']}"
+    result = subprocess.run(
+        [str(executable), *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def lake(project: Path) -> dict[str, int]:
+    """The data files that the project's target has written, with their time of change."""
+    return {str(path): path.stat().st_mtime_ns for path in (project / "output/lake/orders").rglob("*.parquet")}
+
+
+def test_meltano_runs_the_project_twice_and_the_second_run_moves_nothing(
+    new_environment: Callable[[str], Any], checkout_copy: Callable[[Sequence[str]], Path]
+) -> None:
+    """`meltano install`, then `meltano run tap-files target-parquet` two times, read back with DuckDB."""
+    environment = new_environment(sys.executable)
+    environment.install(pinned("meltano"))
+    executable = environment.bin / "meltano"
+    project = checkout_copy(["meltano.yml", "LICENSE", "shared", "taps", "targets", "demo"])
+
+    meltano(project, executable, "install")
+    meltano(project, executable, "run", "tap-files", "target-parquet")
+    first = lake(project)
+    rows = duckdb.execute(
+        "SELECT order_id, customer, epoch(ordered_at), total::VARCHAR, ordered_at_month, note FROM read_parquet(?) "
+        "ORDER BY order_id",
+        [sorted(first)],
+    ).fetchall()
+    assert rows == [
+        (1001, "Ada", 1767431700.0, "19.80", "2026-01", None),
+        (1002, "Grace", 1767440412.0, "249.00", "2026-01", 'deliver "by hand", please'),
+        (1003, "Alan", 1768662179.0, "5.50", "2026-01", None),
+        (1004, "Ada", 1769731199.0, "0.99", "2026-01", "gift 🎁"),
+        (1005, "Edsger", 1769904000.0, "42.00", "2026-02", None),
+        (1006, "Barbara", 1770798600.0, "1200.00", "2026-02", "two\nlines"),
+    ]
+
+    log = meltano(project, executable, "run", "tap-files", "target-parquet")
+    assert "0 records in 0 files" in log
+    assert lake(project) == first
+
+
+def test_the_project_names_only_settings_that_the_connectors_have() -> None:
+    """Each plugin of meltano.yml: its package's folders, its executable, its settings."""
+    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+    assert "version" not in project
+    plugins = [plugin for kind in project["plugins"].values() for plugin in kind]
+    folders = {path.parent.name: path.parent for path in ROOT.glob("ta[pr]*s/*/pyproject.toml")}
+    assert {plugin["name"] for plugin in plugins} == set(folders)
+    for plugin in plugins:
+        folder = folders[plugin["name"]]
+        hub = yaml.safe_load((folder / "meltano-hub.yml").read_text(encoding="utf-8"))
+        assert plugin["pip_url"] == f"-e ./shared -e ./{folder.relative_to(ROOT)}"
+        assert set(plugin["capabilities"]) <= set(hub["capabilities"])
+        known = {setting["name"]: setting for setting in hub["settings"]}
+        for setting in plugin["settings"]:
+            assert setting.get("sensitive", False) == known[setting["name"]].get("sensitive", False)
+        assert set(plugin["config"]) <= set(known)

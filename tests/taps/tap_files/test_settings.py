@@ -1,0 +1,243 @@
+"""Settings, discovery, selection and errors, as a user meets them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import zipfile
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from melisma.errors import BadFile, CatalogError, ConfigError
+from melisma_tap_files.settings import CONFIG
+
+
+def test_types_are_inferred_once_and_fixed_by_the_catalog(files: Any) -> None:
+    """A value that does not fit later is an error; with the catalog as it was, though discovery would now differ."""
+    files.write("a.csv", "id,zip\n1,12345\n")
+    config = files.config("*.csv")
+    catalog = files.catalog(config)
+    files.write("b.csv", "id,zip\n2,01234\n")
+    with pytest.raises(BadFile, match='b.csv", column "zip", line 2: the value is not an integer'):
+        files.sync(config, catalog=catalog)
+    assert files.sync(config).records == [{"id": 1, "zip": "12345"}, {"id": 2, "zip": "01234"}]
+
+
+def test_discovery_looks_at_the_first_file_and_the_newest(files: Any) -> None:
+    """Columns and types of both count; with infer_rows 0 those of every file and row."""
+    files.write("a.csv", "id,x\n1,5\n", mtime=1000)
+    files.write("b.csv", "id,x\n2,half\n", mtime=2000)
+    files.write("c.csv", "id,x,y\n3,0.5,true\n", mtime=3000)
+    found = files.catalog(files.config("*.csv"))["streams"][0]["schema"]["properties"]
+    assert found["x"]["type"] == ["number", "null"]
+    assert found["y"]["type"] == ["boolean", "null"]
+    found = files.catalog(files.config("*.csv", infer_rows=0))["streams"][0]["schema"]["properties"]
+    assert found["x"]["type"] == ["string", "null"]
+
+
+def test_column_types_override_what_is_inferred(files: Any) -> None:
+    """In CSV and JSON Lines, members of objects by their path."""
+    files.write("a.csv", "id,total,code\n1,1.10,5\n")
+    types = {"total": "decimal(9,2)", "code": "string"}
+    output = files.sync(files.config("*.csv", {"column_types": types}))
+    assert output.records == [{"id": 1, "total": Decimal("1.10"), "code": "5"}]
+    assert output.schema["total"] == {"type": ["number", "null"], "precision": 9, "scale": 2}
+    files.write("a.jsonl", '{"o":{"n":5,"m":1},"any":1}\n{"o":{"n":6.5},"any":"x"}\n')
+    output = files.sync(files.config("*.jsonl", {"column_types": {"o.n": "decimal(9,1)"}}))
+    assert output.records == [
+        {"o": {"n": Decimal("5.0"), "m": 1}, "any": "1"},
+        {"o": {"n": Decimal("6.5"), "m": None}, "any": '"x"'},
+    ]
+    assert output.schema["any"]["contentMediaType"] == "application/json"
+    with pytest.raises(ConfigError, match="nothing"):
+        files.sync(files.config("*.csv", {"column_types": {"nothing": "string"}}))
+
+
+def test_parquet_types_are_kept_exactly(files: Any) -> None:
+    """Decimals, nested values and times; a later file may lack a column, one more is left out with a warning."""
+    first = pa.table(
+        {
+            "d": pa.array([Decimal("12345678901234567890.12")], pa.decimal128(38, 2)),
+            "l": [[{"a": 1}]],
+            "t": pa.array([1_500_000], pa.timestamp("us")),
+            "u": pa.array([2**64 - 1], pa.uint64()),
+        }
+    )
+    pq.write_table(first, files.folder / "a.parquet")
+    config = files.config("*.parquet", timezone="Europe/Vienna")
+    catalog = files.catalog(config)
+    pq.write_table(first.drop_columns(["u"]).append_column("new", [["x"]]), files.folder / "b.parquet")
+    records = files.sync(config, catalog=catalog).records
+    wanted = {"d": Decimal("12345678901234567890.12"), "l": [{"a": 1}], "t": "1969-12-31T23:00:01.500Z"}
+    assert records == [{**wanted, "u": 2**64 - 1}, {**wanted, "u": None}]
+    pq.write_table(pa.table({"d": ["text"]}), files.folder / "c.parquet")
+    with pytest.raises(BadFile, match='c.parquet", column "d": its type is string, which is not what the catalog'):
+        files.sync(config, catalog=catalog)
+
+
+def test_selection_leaves_columns_unread(files: Any) -> None:
+    """A deselected CSV column is not even parsed: what does not fit in it does no harm."""
+    files.write("a.csv", "id,x\n1,5\n")
+    config = files.config("*.csv")
+    catalog = files.catalog(config)
+    files.write("a.csv", "id,x\n1,five\n")
+    for entry in catalog["streams"][0]["metadata"]:
+        if entry["breadcrumb"] == ["properties", "x"]:
+            entry["metadata"]["selected"] = False
+    output = files.sync(config, catalog=catalog)
+    assert output.records == [{"id": 1}]
+    assert list(output.schema) == ["id"]
+    for entry in catalog["streams"][0]["metadata"]:
+        if not entry["breadcrumb"]:
+            entry["metadata"]["selected"] = False
+    assert files.sync(config, catalog=catalog).messages == []
+
+
+def test_each_record_can_say_where_it_comes_from(files: Any) -> None:
+    """File, line and time of change, in every format."""
+    path = files.write("a.csv", "id\n1\n2\n", mtime=1000.5)
+    output = files.sync(files.config("*.csv", add_file_metadata=True))
+    assert output.records[1] == {
+        "id": 2,
+        "_sdc_source_file": str(path),
+        "_sdc_source_lineno": 3,
+        "_sdc_source_mtime": "1970-01-01T00:16:40.500Z",
+    }
+
+
+def test_compressed_files_are_read_as_they_are(files: Any) -> None:
+    """gzip, zstd and zip by the name's ending; the format too."""
+    text = b"id\n1\n"
+    files.write("a.csv.gz", gzip.compress(text))
+    files.write("b.csv.zst", zstandard.compress(text))
+    with zipfile.ZipFile(files.folder / "c.csv.zip", "w") as archive:
+        archive.writestr("c.csv", text)
+    for name in ("a.csv.gz", "b.csv.zst", "c.csv.zip"):
+        assert files.sync(files.config(name)).records == [{"id": 1}]
+
+
+def test_a_column_that_only_some_files_have(files: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Absent: null. Not in the catalog: left out, counted, and said."""
+    files.write("a.csv", "id,x\n1,a\n")
+    config = files.config("*.csv")
+    catalog = files.catalog(config)
+    files.write("b.csv", "id,new\n2,b\n3,c\n")
+    output = files.sync(config, catalog=catalog)
+    assert output.records == [{"id": 1, "x": "a"}, {"id": 2, "x": None}, {"id": 3, "x": None}]
+    assert 'column "new": is in the files (2 rows of this run) but not in the catalog' in caplog.text
+
+
+def test_no_file_is_an_error_in_discovery_and_a_warning_in_a_sync(files: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The pattern is shown."""
+    files.write("a.csv", "id\n1\n")
+    catalog = files.catalog(files.config("*.csv"))
+    with pytest.raises(ConfigError, match=r'setting "streams\[0\].path": no file matches ".*none/\*.csv"'):
+        files.catalog(files.config("none/*.csv"))
+    assert files.sync(files.config("none/*.csv"), catalog=catalog).records == []
+    assert "no file matches its path" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"replication_key": "id"}, "it has a replication key, but files have none"),
+        ({"replication_method": "LOG_BASED"}, "files cannot be replicated by LOG_BASED"),
+    ],
+)
+def test_a_catalog_that_asks_for_what_files_do_not_have(files: Any, change: Any, message: str) -> None:
+    """A replication key is refused, since it would have no effect."""
+    files.write("a.csv", "id\n1\n")
+    config = files.config("*.csv")
+    catalog = files.catalog(config)
+    catalog["streams"][0].update(change)
+    with pytest.raises(CatalogError, match=message):
+        files.sync(config, catalog=catalog)
+
+
+@pytest.mark.parametrize(
+    ("stream", "settings", "message"),
+    [
+        ({"path": "data"}, {}, r'"streams\[0\].format": is not set, and the path\'s ending does not tell it'),
+        ({"key_properties": ["no"]}, {}, 'names "no", which is no column'),
+        ({"csv": {"encoding": "klingon"}}, {}, "is not a known encoding"),
+        ({"csv": {"delimiter": '"'}}, {}, "uses one character for two of"),
+        ({"column_types": {"id": "money"}}, {}, "unknown type name"),
+        ({}, {"timezone": "Mars/Olympus"}, "is not a known time zone"),
+    ],
+)
+def test_settings_that_cannot_work(files: Any, stream: Any, settings: Any, message: str) -> None:
+    """Each is named, with what to do."""
+    files.write("a.csv", "id\n1\n")
+    with pytest.raises(ConfigError, match=message):
+        files.sync(files.config("*.csv", stream, **settings))
+
+
+def test_the_executable_says_in_one_line_what_is_wrong(files: Any) -> None:
+    """Exit code 3 for a bad file, 2 for a bad setting; no traceback and no value."""
+    files.write("a.csv", "id,x\n1,secret\n2\n")
+    done = files.execute(files.config("*.csv"))
+    assert done.returncode == 3
+    assert "line 3: the row has 1 fields where the header has 2" in done.stderr
+    assert done.stderr.count("| ERROR") == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "secret" not in done.stderr
+    done = files.execute({"streams": [{"name": "s"}]})
+    assert done.returncode == 2
+    assert 'setting "streams[0]": "path" must be set' in done.stderr
+
+
+def test_a_signal_ends_the_run_with_its_own_exit_code(files: Any) -> None:
+    """143 after SIGTERM, in the middle of a file; whole lines up to there."""
+    files.write("a.csv", "id\n" + "".join(f"{n}\n" for n in range(2_000_000)))
+    process = subprocess.Popen(
+        files.command(files.config("*.csv")), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert '"type":"SCHEMA"' in process.stdout.readline()
+    process.terminate()
+    process.stdout.read()
+    assert process.wait() == 143
+
+
+def test_naive_times_within_parquet_objects_need_utc(files: Any) -> None:
+    """They are refused with another zone, rather than read as something else."""
+    times = pa.array([[0]], pa.list_(pa.timestamp("us")))
+    pq.write_table(pa.table({"l": times}), files.folder / "a.parquet")
+    assert files.sync(files.config("*.parquet")).records == [{"l": ["1970-01-01T00:00:00Z"]}]
+    with pytest.raises(BadFile, match='column "l": it holds times without an offset within objects or arrays'):
+        files.sync(files.config("*.parquet", timezone="Europe/Vienna"))
+
+
+def test_the_executable_discovers_tests_and_syncs(files: Any) -> None:
+    """stdout holds the catalog, or messages, and nothing else."""
+    files.write("a.csv", "id\n1\n2\n3\n")
+    config = files.config("*.csv")
+    catalog = files.folder.parent / "catalog.json"
+    found = files.execute(config, "--discover")
+    catalog.write_text(found.stdout, encoding="utf-8")
+    entry = json.loads(found.stdout)["streams"][0]
+    assert entry["metadata"][-1]["metadata"]["table-key-properties"] == []
+    test = [json.loads(line) for line in files.execute(config, "--test").stdout.splitlines()]
+    assert [m["record"] for m in test if m["type"] == "RECORD"] == [{"id": 1}]
+    sync = files.execute(config, "--catalog", str(catalog))
+    assert sync.returncode == 0
+    assert [json.loads(line)["type"] for line in sync.stdout.splitlines()] == ["SCHEMA", *["RECORD"] * 3, "STATE"]
+
+
+def test_every_setting_has_a_title_and_a_description() -> None:
+    """Those of streams and of CSV files too."""
+
+    def check(node: dict[str, Any]) -> None:
+        for setting in node.get("properties", {}).values():
+            assert setting["title"]
+            assert setting["description"]
+            check(setting)
+            check(setting.get("items", {}))
+
+    check(CONFIG)

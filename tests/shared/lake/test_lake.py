@@ -200,7 +200,7 @@ def test_a_place_without_permission_is_one_plain_error() -> None:
         if root_user:
             os.seteuid(65534)  # root may write anywhere
         try:
-            with pytest.raises(StorageError, match="permission is denied. Grant this user access to it$"):
+            with pytest.raises(StorageError, match=r"permission is denied\. Grant this user access to it$"):
                 lake_at(f"{directory}/lake").recover()
         finally:
             if root_user:

@@ -12,7 +12,7 @@ import msgspec
 
 from melisma.errors import BadMessage
 
-__all__ = ["Envelope", "Message", "envelope", "message_dict", "state_text"]
+__all__ = ["Envelope", "Message", "announces_state", "envelope", "message_dict", "state_text"]
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -92,6 +92,12 @@ def state_text(message: Message) -> bytes:
     if not text.startswith(b"{"):
         raise BadMessage('a STATE message whose "value" is not an object', line=message.line, fix="Mend the tap")
     return text
+
+
+def announces_state(message: Message) -> bool:
+    """Whether a SCHEMA message says that its tap always announces its starting STATE and repeats its final one."""
+    mark = _dicts.decode(message.data).get("melisma")
+    return isinstance(mark, dict) and mark.get("announces_state") is True
 
 
 def _not_a_message(data: bytes, line: int) -> BadMessage:

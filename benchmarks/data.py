@@ -64,10 +64,49 @@ _PATHS = ("products", "search", "cart", "account/orders", "help/returns", "blog/
 _COUNTRIES = ("DE", "FR", "US", "GB", "PL", "NL", "ES", "IT", "SE", "JP", "BR", "IN", "CA", "AU", "CH")
 _TAGS = ("new", "returning", "newsletter", "mobile-app", "beta", "sale", "organic", "paid-search", "partner", "vip")
 _SYSTEMS = ("iOS 17.5", "Android 14", "Windows 11", "macOS 14.5", "Ubuntu 24.04")
-_WORDS = (
-    "the order was sent again after the customer called about a delayed parcel which had been left with a neighbour "
-    "and the warehouse confirmed that two items were missing from the box so a refund was issued for both of them"
-).split()
+_WORDS = [
+    "the",
+    "order",
+    "was",
+    "sent",
+    "again",
+    "after",
+    "the",
+    "customer",
+    "called",
+    "about",
+    "a",
+    "delayed",
+    "parcel",
+    "which",
+    "had",
+    "been",
+    "left",
+    "with",
+    "a",
+    "neighbour",
+    "and",
+    "the",
+    "warehouse",
+    "confirmed",
+    "that",
+    "two",
+    "items",
+    "were",
+    "missing",
+    "from",
+    "the",
+    "box",
+    "so",
+    "a",
+    "refund",
+    "was",
+    "issued",
+    "for",
+    "both",
+    "of",
+    "them",
+]
 
 
 def _time(source: Random, row: int) -> str:

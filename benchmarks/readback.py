@@ -28,7 +28,7 @@ def main(form: str, path: str) -> None:
     if form == "duckdb":
         connection.execute(f"ATTACH '{path}/out.duckdb' AS out (READ_ONLY)")
     query = QUERIES[form].format(path=path)
-    row = connection.execute(f"SELECT count(*), sum(id) {query}").fetchone()  # noqa: S608 - our own paths
+    row = connection.execute(f"SELECT count(*), sum(id) {query}").fetchone()
     print(*(row or ()))
 
 

@@ -182,16 +182,16 @@ def test_kill_9_leaves_nothing_that_looks_like_data(target: Target) -> None:
         process.stdin.write(lines([schema(), *[record(n) for n in range(1000)], state({"a": 1})]))
         process.stdin.flush()
         deadline = time.monotonic() + 30
-        while not list(target.lake.rglob("*.tmp")) and time.monotonic() < deadline:
+        while not list(target.lake.rglob("staging/*/*.tmp")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert list(target.lake.rglob("*.tmp"))
+        assert list(target.lake.rglob("staging/*/*.tmp"))
         process.kill()
         process.communicate()
     assert target.files() == []
     assert target.run(b"", "--committed-state")[1] == ["{}"]
     assert target.run([schema(), record(1), state({"a": 1})])[0] == 0
     assert target.rows() == [(1,)]
-    assert list(target.lake.rglob("*.tmp")) == []
+    assert list(target.lake.rglob("staging/*/*.tmp")) == []
 
 
 def test_states_come_out_at_the_commit_interval(target: Target) -> None:
@@ -209,7 +209,7 @@ def test_states_come_out_at_the_commit_interval(target: Target) -> None:
 
 
 def test_two_runs_of_one_pipeline_do_not_mix(target: Target) -> None:
-    """A second run of the same pipeline is refused while the first is alive; another pipeline is not."""
+    """A second live run of a pipeline is refused; another pipeline has streams of its own."""
     with target.start() as first:
         assert first.stdin is not None
         first.stdin.write(lines([schema(), record(1), state({"a": 1})]))
@@ -218,10 +218,14 @@ def test_two_runs_of_one_pipeline_do_not_mix(target: Target) -> None:
         code, out, err = target.run([schema(), record(2), state({"a": 2})])
         assert (code, out) == (1, [])
         assert "another run" in err
-        assert target.run([schema(), record(3), state({"a": 3})], pipeline="other")[0] == 0
+        code, out, err = target.run([schema(), record(3), state({"a": 3})], pipeline="other")
+        assert (code, out) == (2, [])
+        assert "belongs to another pipeline" in err
+        assert target.run([schema("t"), record(3, "t"), state({"a": 3})], pipeline="other")[0] == 0
         out, _ = first.communicate()
     assert first.returncode == 0
-    assert target.rows() == [(1,), (3,)]
+    assert target.rows() == [(1,)]
+    assert target.rows("t") == [(3,)]
 
 
 def test_a_schema_that_changes_keeps_both(target: Target) -> None:

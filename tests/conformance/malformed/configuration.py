@@ -35,7 +35,6 @@ CASES = [
     bad("destination-empty", "`destination_path` is empty", "destination_path", {"destination_path": ""}),
     bad("destination-nul", "a NUL in `destination_path`", "destination_path", {"destination_path": f"a\0{SECRET}"}),
     bad("destination-scheme", "a URL of a scheme that there is not", "destination_path", {"destination_path": f"gopher://user:{SECRET}@host/lake"}),
-    bad("destination-extra", "a URL whose store is not installed", "pip install", {"destination_path": "sftp://host/lake"}),
     call("destination-is-a-file", "`destination_path` is a file", "lake", files={"lake": b"x"}, exit_code=1),
     call("destination-under-a-file", "`destination_path` lies below a file", "lake", config={"destination_path": "config.json/lake"}, exit_code=1),
     call("destination-not-writable", "`destination_path` cannot be written", "/proc", config={"destination_path": "/proc/lake"}, exit_code=1, as_executable=True),

@@ -190,5 +190,5 @@ def test_a_time_that_json_cannot_say_is_an_error_with_the_column() -> None:
 def test_a_type_without_a_json_form_is_an_error_with_the_column() -> None:
     """A union is refused in one line."""
     array = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["a"])])
-    with pytest.raises(BadSchema, match='column "x": the Arrow type .* has no JSON form'):
+    with pytest.raises(BadSchema, match=r'column "x": the Arrow type .* has no JSON form'):
         json_lines(pa.record_batch([array], names=["x"]), stream="s")

@@ -1,4 +1,4 @@
-"""CSV files: any cut into blocks gives the same table, the block path gives what the row path gives, errors say where."""
+"""CSV files: any cut into blocks gives the same table, both paths give the same, errors say where."""
 
 from __future__ import annotations
 

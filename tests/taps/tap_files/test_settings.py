@@ -24,7 +24,7 @@ def test_types_are_inferred_once_and_fixed_by_the_catalog(files: Any) -> None:
     config = files.config("*.csv")
     catalog = files.catalog(config)
     files.write("b.csv", "id,zip\n2,01234\n")
-    with pytest.raises(BadFile, match='b.csv", column "zip", line 2: the value is not an integer'):
+    with pytest.raises(BadFile, match=r'b\.csv", column "zip", line 2: the value is not an integer'):
         files.sync(config, catalog=catalog)
     assert files.sync(config).records == [{"id": 1, "zip": "12345"}, {"id": 2, "zip": "01234"}]
 
@@ -77,7 +77,7 @@ def test_parquet_types_are_kept_exactly(files: Any) -> None:
     wanted = {"d": Decimal("12345678901234567890.12"), "l": [{"a": 1}], "t": "1969-12-31T23:00:01.500Z"}
     assert records == [{**wanted, "u": 2**64 - 1}, {**wanted, "u": None}]
     pq.write_table(pa.table({"d": ["text"]}), files.folder / "c.parquet")
-    with pytest.raises(BadFile, match='c.parquet", column "d": its type is string, which is not what the catalog'):
+    with pytest.raises(BadFile, match=r'c\.parquet", column "d": its type is string, which is not what the catalog'):
         files.sync(config, catalog=catalog)
 
 
@@ -215,7 +215,7 @@ def test_naive_times_within_parquet_objects_need_utc(files: Any) -> None:
 
 
 def test_the_executable_discovers_tests_and_syncs(files: Any) -> None:
-    """stdout holds the catalog, or messages, and nothing else."""
+    """Stdout holds the catalog, or messages, and nothing else."""
     files.write("a.csv", "id\n1\n2\n3\n")
     config = files.config("*.csv")
     catalog = files.folder.parent / "catalog.json"

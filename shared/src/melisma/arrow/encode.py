@@ -65,7 +65,7 @@ class RecordEncoder:
 def json_lines(batch: pa.RecordBatch, *, stream: str, not_finite: Counter[str] | None = None) -> bytes:
     """The batch's rows as JSON objects, one on each line, with every null written out."""
     if batch.num_columns == 0:
-        return b"{}\n" * batch.num_rows
+        return b"{}\n" * int(batch.num_rows)
     counts: Counter[str] = Counter() if not_finite is None else not_finite
     arrays = [_Column(stream, name, counts).plain(array) for name, array in zip(batch.schema.names, batch, strict=True)]
     fields = [pa.field(name, array.type) for name, array in zip(batch.schema.names, arrays, strict=True)]

@@ -1,33 +1,56 @@
-"""Plain files as a destination: what is staged becomes visible, and its STATE is recorded.
+"""Plain files as a destination: data and STATE become durable together, in one entry of the journal.
 
-A commit publishes the files, makes their names durable, and then records the STATE. A crash between the two
-leaves files whose STATE is the old one; nothing is lost, and their rows come again.
+The protocol is in `recover` and `journal`; here it meets the store (`melisma.storage`) and the target's load.
+docs/delivery.md says what each crash point leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from melisma.errors import ConfigError, StorageError, printable
+from melisma.errors import ConfigError, MelismaError, StorageError, printable
 from melisma.lake import layout
+from melisma.lake.objects import Objects, objects_of
+from melisma.lake.records import Boundary, FileEntry, RowCounts
+from melisma.lake.recover import Run, Settings, Staged, committed_state, open_run
+from melisma.lake.replay import Decision, LoadMethod
 from melisma.lake.writer import StagedFile
-from melisma.storage.store import StagedObject, Store, StoreLock
+from melisma.storage.store import StagedObject, Store
 
-__all__ = ["FileLake"]
+__all__ = ["Facts", "FileLake"]
 
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class Facts:
+    """What a commit says of its streams besides their files.
+
+    Attributes:
+        schemas: each stream's JSON Schema and key.
+        boundaries: the rows at each stream's highest replication key.
+        versions: the generation that a stream's rows belong to.
+        counts: what became of the records that were read.
+    """
+
+    schemas: dict[str, Any] = field(default_factory=dict)
+    boundaries: dict[str, Boundary] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, RowCounts] = field(default_factory=dict)
+
+
 class FileLake:
-    """One pipeline's side of a lake, for one run: `recover`, then commits, then `close`.
+    """One pipeline's side of a lake, for one run: `recover`, `start`, then commits, then `end` or not, then `close`.
 
     Args:
         store: its root is the lake's.
         pipeline: the setting: whose data this is.
+        settings: how the run deals with others.
 
     Attributes:
         run: this run's id.
@@ -37,30 +60,28 @@ class FileLake:
         ConfigError: `pipeline` cannot be part of a file name.
     """
 
-    def __init__(self, store: Store, pipeline: str = layout.DEFAULT_PIPELINE) -> None:
-        self._store, self._pipeline = store, layout.check_pipeline(pipeline)
-        self._meta = layout.meta_dir(pipeline)
-        self._state_path = f"{self._meta}/state.json"
-        self._staging = f"{self._meta}/staging"
+    def __init__(self, store: Store, pipeline: str = layout.DEFAULT_PIPELINE, settings: Settings | None = None) -> None:
+        self._store, self._pipeline, self._settings = store, layout.check_pipeline(pipeline), settings
+        self._staging = f"{layout.meta_dir(pipeline)}/staging"
+        self._objects: Objects = objects_of(store)
+        self._files = _LakeFiles(store)
         self.run = layout.new_run_id()
         self.folds_case = False
         self._numbers = itertools.count(1)
         self._segments: dict[str, str] = {}
-        self._lock: StoreLock | None = None
+        self._run: Run | None = None
+        self._started = False
 
     def recover(self) -> None:
-        """Take the pipeline's lock, and remove what dead runs have staged.
+        """Take the pipeline for this run, and remove what dead runs have left without an entry.
 
         Raises:
-            StorageError: another run of this pipeline is alive, or the store fails.
+            PipelineBusy: another run of this pipeline is alive.
+            StorageError: the store fails, or cannot keep two runs apart.
         """
-        if self._lock is None:
-            self._lock = self._store.try_lock(f"{self._meta}/lock")
-            if self._lock is None:
-                rule = f'another run of the pipeline "{self._pipeline}" is writing to it'
-                fix = 'Wait until it has ended, or give this one its own "pipeline"'
-                raise StorageError("open", self._store.display(), rule, fix)
-        self.folds_case = self._store.exists(f"{self._meta.replace(layout.META, layout.META.upper(), 1)}/lock")
+        self._run = open_run(self._objects, self._files, self._pipeline, self.run, self._settings)
+        meta = layout.meta_dir(self._pipeline)
+        self.folds_case = self._store.exists(meta.replace(layout.META, layout.META.upper(), 1))
         for run in self._store.list_dirs(self._staging):
             if run != self.run:
                 _LOG.info("removing what the run %s has left unfinished", run)
@@ -70,20 +91,34 @@ class FileLake:
         """The STATE of the last commit, as the JSON text that `commit` was given; `{}` for a new lake.
 
         Needs no lock.
+        """
+        return (committed_state(self._objects, self._pipeline) or "{}").encode()
+
+    def start(self, announced: bytes | None, *, announces: bool) -> None:
+        """How the tap began: the STATE before its first SCHEMA, and whether it says that it always sends one."""
+        self._opened.start(announced, announces=announces)
+        self._started = True
+
+    def decide(self, stream: str, method: LoadMethod) -> Decision:
+        """What becomes of a stream's rows of earlier runs; claims the stream's folder.
 
         Raises:
-            StorageError: it cannot be read.
+            ConfigError: the stream belongs to another pipeline.
+            UsageError: the tap starts where it must not.
         """
-        if not self._store.exists(self._state_path):
-            return b"{}"
-        text = self._store.read_bytes(self._state_path)
-        try:
-            json.loads(text)
-        except ValueError:
-            where = self._store.display(self._state_path)
-            fix = "Write the STATE to continue from into it, or remove it to begin anew"
-            raise StorageError("read", where, "it is not JSON", fix) from None
-        return text
+        self._opened.claim(stream)
+        decision = self._opened.decide(stream, method)
+        if decision.warning:
+            _LOG.warning(decision.warning)
+        elif decision.remove:
+            rows = sum(file.rows for file in decision.remove)
+            _LOG.info(
+                'stream "%s": %d rows of an earlier run were not acknowledged; the tap sends them again, '
+                "and the first commit replaces them",
+                printable(stream),
+                rows,
+            )
+        return decision
 
     def stage(self, stream: str, partition: Sequence[str], extension: str) -> StagedObject:
         """Begin the next file of a stream.
@@ -96,59 +131,74 @@ class FileLake:
         number = next(self._numbers)
         name = layout.FileName(self._pipeline, self.run, number, extension)
         final = "/".join([self._stream_dir(stream), *partition, str(name)])
-        return self._store.stage(f"{self._staging}/{self.run}/{number:06d}.tmp", final)
+        temporary = f"{self._staging}/{self.run}/{number:06d}.tmp"
+        staged = self._store.stage(temporary, final)
+        self._files.add(temporary, staged)
+        return staged
 
     def discard(self, staged: StagedObject) -> None:
         """Drop what `stage` began."""
         self._store.discard(staged)
 
-    def commit(self, staged: Sequence[StagedFile], state: bytes | None) -> None:
-        """Make files visible and durable, then record the STATE that covers them.
+    def commit(self, staged: Sequence[StagedFile], state: bytes | None, facts: Facts | None = None) -> None:
+        """Make files and STATE durable and visible together, or nothing of it.
 
         Args:
             staged: closed files; empty is fine.
-            state: the STATE's value as JSON text, kept byte for byte; None leaves the recorded one as it is.
+            state: the newest STATE's value as JSON text, kept byte for byte; None if none came in this run.
+            facts: what the entry says of the streams besides their files.
 
         Raises:
-            StorageError: the store fails. What this call has published is removed again.
+            Fenced: another run has taken over.
+            StorageError: the store fails; the next run cleans up.
         """
-        before = self.committed_state() if state is not None else b""
-        try:
-            for file in staged:
-                self._store.publish(file.handle)
-            if staged:
-                self._store.sync_published()
-            if state is not None:
-                self._store.write_bytes_atomic(self._state_path, state)
-        except BaseException:
-            if state is None or state == before or not self._recorded(state):
-                self._withdraw(staged)
-            raise
+        entries = [
+            Staged(
+                FileEntry(path=file.path, stream=file.stream, rows=file.rows, bytes=file.bytes),
+                self._files.handle(file.handle),
+            )
+            for file in staged
+        ]
+        facts = facts or Facts()
+        if not self._started:
+            self.start(None, announces=False)
+        self._opened.commit(
+            entries,
+            state,
+            schemas=facts.schemas,
+            boundaries=facts.boundaries,
+            versions=facts.versions,
+            counts=facts.counts,
+        )
+        for file in staged:
+            self._files.forget(file.handle)
+
+    def release(self) -> None:
+        """Call before a STATE goes out."""
+        self._opened.release()
+
+    def end(self) -> None:
+        """Everything is committed; the next run need not look back."""
+        self._opened.end()
 
     def close(self) -> None:
-        """Remove the run's staging and give the lock up. Does not fail."""
-        with contextlib.suppress(StorageError):
-            if self._lock is not None:
+        """Remove the run's staging and give the pipeline up. Does not fail."""
+        if self._run is not None:
+            with contextlib.suppress(StorageError):
                 self._store.delete_tree(f"{self._staging}/{self.run}")
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+            self._run.close()
+            self._run = None
 
-    abandon = close
+    def schema(self, stream: str) -> Mapping[str, Any] | None:
+        """What the journal says of a stream's schema as last committed; None for a new stream."""
+        known: Mapping[str, Any] | None = self._opened.schema(stream)
+        return known
 
-    def _recorded(self, state: bytes) -> bool:
-        """Whether this STATE stands although recording it failed: its rows would be lost if they were removed."""
-        try:
-            return self.committed_state() == state
-        except StorageError:
-            return True
-
-    def _withdraw(self, staged: Sequence[StagedFile]) -> None:
-        for file in reversed(staged):
-            try:
-                self._store.withdraw(file.handle)
-            except StorageError as error:
-                _LOG.warning("a file of a failed commit stays: %s", error)
+    @property
+    def _opened(self) -> Run:
+        if self._run is None:
+            raise MelismaError("recover() comes before everything else")
+        return self._run
 
     def _stream_dir(self, stream: str) -> str:
         segment = self._segments.get(stream)
@@ -163,3 +213,42 @@ class FileLake:
                     raise ConfigError("destination_path", rule, "Rename one stream, or use another file system")
             self._segments[stream] = segment
         return segment
+
+
+class _LakeFiles:
+    """The lake's files as the journal's protocol moves them (`recover.DataFiles`).
+
+    A handle is the temporary path that the file was staged under, so that another run can revoke it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._staged: dict[str, StagedObject] = {}
+
+    def add(self, handle: str, staged: StagedObject) -> None:
+        self._staged[handle] = staged
+
+    def handle(self, staged: StagedObject) -> str:
+        return next(handle for handle, each in self._staged.items() if each is staged)
+
+    def forget(self, staged: StagedObject) -> None:
+        del self._staged[self.handle(staged)]
+
+    def publish(self, handle: str, path: str) -> None:  # noqa: ARG002 - the staged object knows its path
+        self._store.publish(self._staged[handle])
+
+    def sync(self) -> None:
+        self._store.sync_published()
+
+    def discard(self, handle: str) -> None:
+        staged = self._staged.pop(handle, None)
+        if staged is not None:
+            self._store.discard(staged)
+        else:
+            self._store.delete(handle)
+
+    def delete(self, path: str) -> None:
+        self._store.delete(path)
+
+    def size(self, path: str) -> int | None:
+        return self._store.size(path)

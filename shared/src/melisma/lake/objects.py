@@ -15,11 +15,22 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from melisma.errors import StorageError
 from melisma.lake import failpoints
+from melisma.storage.local import LocalStore
+from melisma.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Exists", "Lock", "NoReply", "Objects", "ObjectsInStore", "ObjectsOnDisk", "prove_put_if_absent"]
+__all__ = [
+    "Exists",
+    "Lock",
+    "NoReply",
+    "Objects",
+    "ObjectsInStore",
+    "ObjectsOnDisk",
+    "objects_of",
+    "prove_put_if_absent",
+]
 
 
 class Exists(Exception):
@@ -267,6 +278,22 @@ class _FileLock:
         if self._handle >= 0:
             os.close(self._handle)  # closing releases; the file stays, or two could hold two files of one name
             self._handle = -1
+
+
+def objects_of(store: Store) -> Objects:
+    """The objects of a lake's store.
+
+    Raises:
+        StorageError: the store has no way to create an object only if it is absent.
+    """
+    if isinstance(store, LocalStore):
+        return ObjectsOnDisk(store.directory)
+    raise StorageError(
+        "keep a journal in",
+        store.display(),
+        "this store cannot create an object only if it is absent, so two runs could not be kept apart",
+        "Use a local path for now",
+    )
 
 
 def prove_put_if_absent(objects: Objects, key: str) -> None:

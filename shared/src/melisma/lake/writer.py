@@ -200,16 +200,28 @@ class StreamWriter:
             partition.finish()
         kept = [file for epoch, file in self._staged if epoch < self.epoch]
         dropped = [file for epoch, file in self._staged if epoch >= self.epoch]
-        if sum(file.rows for file in kept) != self._settled_rows:
-            raise MelismaError(
-                f'stream "{self.stream}": the files do not hold as many rows as were read before the last STATE. '
-                "Nothing of them is committed. This is a defect of melisma: please report it"
-            )
+        self._check_rows(kept)
         self._staged = []
         for file in dropped:
             self.lake.discard(file.handle)
         self._reset()
         return kept
+
+    def take_settled(self) -> list[StagedFile]:
+        """Finish the files of the settled rows, in order of writing; the tail stays, and the writer goes on.
+
+        Raises:
+            StorageError: the store fails; the writer can only be abandoned then.
+        """
+        for partition in self._partitions.values():
+            partition.finish_settled()
+        taken = [file for epoch, file in self._staged if epoch < self.epoch]
+        self._check_rows(taken)
+        self._staged = [(epoch, file) for epoch, file in self._staged if epoch >= self.epoch]
+        self._partitions = {key: each for key, each in self._partitions.items() if each.holds_rows}
+        self.rows_in -= self._settled_rows
+        self._settled_rows = 0
+        return taken
 
     def abandon(self) -> None:
         """Drop everything. Does not fail."""
@@ -223,6 +235,13 @@ class StreamWriter:
     def staged(self, epoch: int, file: StagedFile) -> None:
         """A partition has finished a file whose last row is of `epoch`."""
         self._staged.append((epoch, file))
+
+    def _check_rows(self, files: list[StagedFile]) -> None:
+        if sum(file.rows for file in files) != self._settled_rows:
+            raise MelismaError(
+                f'stream "{self.stream}": the files do not hold as many rows as were read before the last STATE. '
+                "Nothing of them is committed. This is a defect of melisma: please report it"
+            )
 
     def _reset(self) -> None:
         self._partitions.clear()
@@ -272,14 +291,22 @@ class _Partition:
 
     def finish(self) -> None:
         """Finish the file with all settled rows; drop the buffered tail."""
+        self.finish_settled()
+        self.drop()
+
+    def finish_settled(self) -> None:
+        """Finish the file with all settled rows; the tail stays."""
         self._catch_up()
-        if self._file_epoch == self._writer.epoch:
-            self.drop()  # all of it is tail
-            return
+        if self._file is not None and self._file_epoch == self._writer.epoch:
+            return  # all of it is tail, and so is the buffer
         while self._settled:
             self._write_group()
         self._close_file()
-        self._empty()
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether there is a buffer or an open file."""
+        return bool(self.rows) or self._file is not None
 
     def drop(self) -> None:
         """Drop the buffer and the open file."""

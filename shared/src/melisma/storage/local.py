@@ -64,6 +64,21 @@ class LocalStore(Store):
             raise refused("read", str(full), error) from error
         return True
 
+    def size(self, path: str) -> int | None:
+        """See Store."""
+        full = self._full(path)
+        try:
+            return full.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise refused("read", str(full), error) from error
+
+    @property
+    def directory(self) -> Path:
+        """The root as the system knows it."""
+        return self._base
+
     def write_bytes_atomic(self, path: str, data: bytes) -> None:
         """See Store."""
         full = self._full(path)

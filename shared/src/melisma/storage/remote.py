@@ -87,6 +87,15 @@ class RemoteStore(Store):
         with _failing("read", self.display(path)):
             return bool(self._filesystem.exists(self._full(path)))
 
+    def size(self, path: str) -> int | None:
+        """See Store."""
+        with _failing("read", self.display(path)):
+            try:
+                self._filesystem.invalidate_cache()
+                return int(self._filesystem.size(self._full(path)))
+            except FileNotFoundError:
+                return None
+
     def write_bytes_atomic(self, path: str, data: bytes) -> None:
         """See Store."""
         with _failing("write", self.display(path)):

@@ -116,6 +116,10 @@ class Store(abc.ABC):
         """Whether a file or directory is there."""
 
     @abc.abstractmethod
+    def size(self, path: str) -> int | None:
+        """A file's size in bytes as stored, or None if there is none."""
+
+    @abc.abstractmethod
     def write_bytes_atomic(self, path: str, data: bytes) -> None:
         """Create or replace a small file durably: readers, and a crash, see the old content or the new."""
 

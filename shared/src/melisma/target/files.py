@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from singer_sdk.sinks import Sink
 
     from melisma.lake.lake import FileLake
+    from melisma.lake.replay import Decision, LoadMethod
     from melisma.lake.writer import WriteBudget
     from melisma.target.sink import ArrowSink, Writer
 
@@ -64,6 +65,10 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
             distribution=self.package_name or self.name,
         )
         return FileLake(store, self.config.get("pipeline", "default"))
+
+    def decide(self, stream: str, method: LoadMethod) -> Decision:
+        """The lake's decision."""
+        return self.lake.decide(stream, method)
 
     def check_config(self) -> None:
         """Refuse at start what cannot work, without touching the destination."""

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from melisma.arrow.metadata import BatchMetadata
 from melisma.errors import BadMessage, InputError, TruncatedInput, printable
+from melisma.lake.lake import Facts
+from melisma.lake.records import RowCounts
+from melisma.target.ending import refuse_cut_tail
 from melisma.target.window import State, Window
 from melisma.wire.framing import Framer, Run
-from melisma.wire.messages import Message, envelope, state_text
+from melisma.wire.messages import Message, announces_state, envelope, state_text
+from melisma.wire.position import has_progress_markers, load_state
 
 if TYPE_CHECKING:
     from melisma.arrow.decode import Decoded
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink, PendingRows
+    from melisma.target.tally import Tally
     from melisma.wire.output import ProtocolOutput
 
 __all__ = ["Destination", "Load", "Streams"]
@@ -41,8 +46,17 @@ class Destination(Protocol):
     def committed_state(self) -> bytes:
         """The STATE that was last committed, as JSON text; `{}` if there is none."""
 
-    def commit(self, staged: Sequence[Any], state: bytes | None, /) -> None:
+    def start(self, announced: bytes | None, /, *, announces: bool) -> None:
+        """How the tap began: the STATE before its first SCHEMA, and whether it says that it always sends one."""
+
+    def commit(self, staged: Sequence[Any], state: bytes | None, facts: Facts, /) -> None:
         """Make what the writers finished durable and visible together with the STATE, or nothing of it."""
+
+    def release(self) -> None:
+        """Called before a STATE goes out."""
+
+    def end(self) -> None:
+        """Everything is committed, and the run is over."""
 
     def close(self) -> None:
         """Drop what is staged and not committed, and give the pipeline back."""
@@ -92,6 +106,9 @@ class Load:
         self._routes: dict[str, Route] = {}
         self._retired: list[ArrowSink] = []
         self._state: bytes | None = None  # the newest STATE whose records are all with their writers
+        self._announced: bytes | None = None  # the STATE before the first SCHEMA
+        self._started = False
+        self._announces = False
         self._released: bytes | None = None  # the newest STATE that was printed
         self._committed_at = clock()
         self._batched_at = _now()
@@ -134,6 +151,7 @@ class Load:
 
         Raises:
             TruncatedInput: it ended in the middle of a line.
+            TapDied: it ended at a line's end, but the tap cannot have been done.
         """
         rest, self._rest = self._rest, b""
         if rest.strip():
@@ -149,11 +167,21 @@ class Load:
                 ) from error
             self.feed(rest + b"\n")
         self._flush()
-        self._commit(tail=True)
+        self._start()
+        tails = [(name, sink) for name, route in self._routes.items() for sink in route.sinks if sink.has_tail]
+        refuse_cut_tail(tails, self._state or self._announced, announces=self._announces)
+        for sink in self._sinks():
+            sink.settle()
+        self._commit()
+        if self._released is None and self._announced is not None:
+            self._print(self._announced)
+        self._destination.end()
 
     def stop(self) -> None:
         """The run cannot go on: commit what the newest STATE settles, and drop the rest."""
-        self._commit(tail=False)
+        if self._started:
+            self._commit()
+        self.abandon()
 
     def abandon(self) -> None:
         """Drop everything that is not committed."""
@@ -161,10 +189,10 @@ class Load:
             sink.abandon()
 
     def _idle(self) -> None:
-        """Nothing comes: decode what is there, and commit if that is due and no tail would be lost by it."""
+        """Nothing comes: decode what is there, and commit if that is due."""
         self._flush()
-        if self._due() and not any(sink.has_tail for sink in self._sinks()):
-            self._commit(tail=False)
+        if self._due():
+            self._commit()
 
     def _due(self) -> bool:
         return self._clock() - self._committed_at >= self._commit_seconds and self._state != self._released
@@ -181,10 +209,13 @@ class Load:
         self.counts[message.type] += 1
         match message.type:
             case "STATE":
+                if not self._started:
+                    self._announced = state_text(message)
+                    return
                 self._window.states.append(State(state_text(message), message.line))
                 if self._clock() - self._committed_at >= self._commit_seconds:
                     self._flush()
-                    self._commit(tail=False)
+                    self._commit()
             case "SCHEMA":
                 self._flush()
                 self._route(message)
@@ -205,7 +236,13 @@ class Load:
                     f'messages of type "{printable(message.type, 40)}" are not known and are passed over', message.type
                 )
 
+    def _start(self, *, announces: bool = False) -> None:
+        if not self._started:
+            self._started, self._announces = True, announces
+            self._destination.start(self._announced, announces=announces)
+
     def _route(self, message: Message) -> None:
+        self._start(announces=announces_state(message))
         known = self._routes.get(envelope(message.data, message.line).stream or "")
         if known is not None and known.schema_line == message.data:
             return
@@ -267,26 +304,50 @@ class Load:
         if state is not None:
             for each in rows:
                 each.write_settled()
+            held = self._unsettled_by(state)
             for sink in self._sinks():
-                sink.settle()
+                if id(sink) not in held:
+                    sink.settle()
             self._state = state.text
         for each in rows:
             each.write_tail()
         return None
 
-    def _commit(self, *, tail: bool) -> None:
-        staged = [file for sink in self._sinks() for file in sink.close(tail=tail)]
+    def _unsettled_by(self, state: State) -> set[int]:
+        """The sinks of streams whose progress the tap forgets if it starts from this STATE: they stay staged."""
+        if b"progress_markers" not in state.text:
+            return set()
+        value = load_state(state.text)
+        return {
+            id(sink)
+            for name, route in self._routes.items()
+            if has_progress_markers(value, name)
+            for sink in route.sinks
+        }
+
+    def _commit(self) -> None:
+        staged: list[Any] = []
+        facts = Facts()
+        for sink in self._sinks():
+            files, tally = sink.take_settled()
+            staged += files
+            if tally.read:
+                _state_facts(facts, sink, tally)
         if staged or self._state != self._released:
-            self._destination.commit(staged, self._state)
+            self._destination.commit(staged, self._state, facts)
             self.counts["commits"] += 1
             self.counts["files"] += len(staged)
-        self._retired.clear()
+        self._retired = [sink for sink in self._retired if sink.has_tail]
         if self._state is not None and self._state != self._released:
-            self._output.write(self._state + b"\n")
-            self._output.flush()
-            self._released = self._state
+            self._print(self._state)
         self._committed_at = self._clock()
         self._batched_at = _now()
+
+    def _print(self, state: bytes) -> None:
+        self._destination.release()
+        self._output.write(state + b"\n")
+        self._output.flush()
+        self._released = state
 
     def _sinks(self) -> Iterable[ArrowSink]:
         seen: set[int] = set()
@@ -318,6 +379,20 @@ class Load:
         if key not in self._warned:
             self._warned.add(key)
             self._log.warning(text)
+
+
+def _state_facts(facts: Facts, sink: ArrowSink, tally: Tally) -> None:
+    stream = sink.stream_name
+    before = facts.counts.get(stream, RowCounts(read=0))
+    facts.counts[stream] = RowCounts(
+        read=before.read + tally.read,
+        written=before.written + tally.written,
+        repeated=before.repeated + tally.repeated,
+        skipped=before.skipped + tally.skipped,
+    )
+    facts.schemas[stream] = {"schema": sink.columns.json_schema, "key_properties": list(sink.columns.key_properties)}
+    if sink.boundary is not None:
+        facts.boundaries[stream] = sink.boundary
 
 
 def _now() -> dt.datetime:

@@ -27,6 +27,10 @@ def route(target: ArrowTarget, message: Message) -> Route:
     found = message_dict(message, "stream", "schema")
     stream, schema, keys = _checked(found, message.line)
     maps = _maps(target, stream, schema, keys)
+    bookmark = found.get("bookmark_properties")
+    for each in maps:
+        if isinstance(bookmark, list) and bookmark and isinstance(bookmark[0], str):
+            target.replication_keys[each.stream_alias] = bookmark[0]
     try:
         sinks = [(each, None if is_removed(each) else _sink(target, each)) for each in maps]
     except BadSchema as error:

@@ -15,8 +15,12 @@ from melisma.arrow.metadata import COMPUTED, METADATA_COLUMNS, BatchMetadata
 from melisma.arrow.schema import stream_schema
 from melisma.arrow.types import ColumnType, StreamSchema
 from melisma.errors import BadSchema
+from melisma.lake.boundary import BoundaryRows
+from melisma.target.tally import Tally
 
 if TYPE_CHECKING:
+    from melisma.lake.records import Boundary
+    from melisma.lake.replay import LoadMethod
     from melisma.target.target import ArrowTarget
 
 __all__ = ["ArrowSink", "PendingRows", "Writer"]
@@ -31,8 +35,8 @@ class Writer(Protocol):
     def settle(self) -> None:
         """A STATE was read: every row taken so far may be committed under it."""
 
-    def close(self, *, tail: bool) -> Sequence[Any]:
-        """Finish what was written: all rows, or without the tail. What is returned is what `commit` takes."""
+    def take_settled(self) -> Sequence[Any]:
+        """Finish the settled rows; the tail stays. What is returned is what `commit` takes."""
 
     def abandon(self) -> None:
         """Drop everything that is not committed."""
@@ -46,6 +50,11 @@ class ArrowSink(Sink):
         stream_name: the stream's name.
         schema: its JSON Schema.
         key_properties: its primary key.
+
+    Attributes:
+        columns: the stream as columns, with the `_sdc_*` columns if they are wanted.
+        replication_key: the stream's bookmark property, if it has one.
+        method: its load method.
 
     Raises:
         BadSchema: the schema cannot be mapped to columns.
@@ -75,8 +84,14 @@ class ArrowSink(Sink):
             ignored=METADATA_COLUMNS,
             envelope=with_metadata,
         )
-        self.rows = 0
-        self._tail = False
+        self.method: LoadMethod = config.get("load_method", "append-only")
+        self.replication_key = target.replication_keys.get(stream_name)
+        decision = target.decide(stream_name, self.method)
+        self._boundary: BoundaryRows | None = None
+        if self.replication_key in self.columns.arrow.names and self.method == "append-only":
+            self._boundary = BoundaryRows(str(self.replication_key), decision.boundary)
+        self._settled_boundary = self._boundary.boundary if self._boundary is not None else None
+        self._settled, self._tail = Tally(), Tally()
         self._writer: Writer | None = None
 
     def open_writer(self) -> Writer:
@@ -85,8 +100,18 @@ class ArrowSink(Sink):
 
     @property
     def has_tail(self) -> bool:
-        """Whether rows were written after the newest STATE."""
-        return self._tail
+        """Whether records were taken after the newest STATE."""
+        return self._tail.read > 0
+
+    @property
+    def tail_key(self) -> Any:
+        """The highest replication key among the tail's rows, as a Python value; None if there is none."""
+        return self._tail.highest
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """The settled rows at the highest replication key."""
+        return self._settled_boundary
 
     def take(self, decoded: Decoded, lines: Sequence[int], settled_before: int, metadata: BatchMetadata) -> PendingRows:
         """What `write` takes: the rows of a decoded run, with where its settled rows end.
@@ -98,39 +123,49 @@ class ArrowSink(Sink):
             metadata: what the `_sdc_*` columns say.
         """
         settled = bisect_left(lines, settled_before) if settled_before else 0
-        settled -= sum(1 for row, _ in decoded.bad if row < settled)
+        skipped = sum(1 for row, _ in decoded.bad if row < settled)
         batch = decoded.batch
         if self.include_sdc_metadata_properties:
             computed = metadata.columns(batch.num_rows, decoded.extracted, decoded.versions)
             arrays = [computed[name] if name in COMPUTED else batch.column(name) for name in self.columns.arrow.names]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.columns.arrow)
-        return PendingRows(self, batch, settled)
+        return PendingRows(self, batch, settled - skipped, skipped, len(decoded.bad) - skipped)
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Hand rows to the writer, in order."""
+    def write(self, batch: pa.RecordBatch, skipped: int) -> None:
+        """Hand rows to the writer, in order; `skipped` bad records were left out of them."""
+        self._tail.read += batch.num_rows + skipped
+        self._tail.skipped += skipped
+        self._tail.see(batch, self.replication_key)
+        if self._boundary is not None and batch.num_rows:
+            batch, repeated = self._boundary.take(batch)
+            self._tail.repeated += repeated
         if batch.num_rows:
             if self._writer is None:
                 self._writer = self.open_writer()
             self._writer.write(batch)
-            self._tail = True
-            self.rows += batch.num_rows
+            self._tail.written += batch.num_rows
             self.tally_record_read(batch.num_rows)
             self.record_counter_metric.increment(batch.num_rows)
 
     def settle(self) -> None:
         """Every row written so far may be committed."""
-        if self._tail and self._writer is not None:
+        if not self.has_tail:
+            return
+        if self._writer is not None:
             self._writer.settle()
-        self._tail = False
+        if self._boundary is not None:
+            self._settled_boundary = self._boundary.boundary
+        self._settled.add(self._tail)
+        self._tail = Tally()
 
-    def close(self, *, tail: bool) -> Sequence[Any]:
-        """Finish what was written; the sink can go on afterwards."""
-        writer, self._writer, self._tail = self._writer, None, False
-        return writer.close(tail=tail) if writer is not None else ()
+    def take_settled(self) -> tuple[Sequence[Any], Tally]:
+        """Finish the settled rows, and say what became of the records behind them; the tail stays."""
+        tally, self._settled = self._settled, Tally()
+        return (self._writer.take_settled() if self._writer is not None else ()), tally
 
     def abandon(self) -> None:
         """Drop what is not committed."""
-        writer, self._writer, self._tail = self._writer, None, False
+        writer, self._writer, self._tail = self._writer, None, Tally()
         if writer is not None:
             writer.abandon()
 
@@ -150,18 +185,19 @@ class ArrowSink(Sink):
 class PendingRows:
     """Rows on their way into a sink's writer, cut where the newest STATE stands."""
 
-    __slots__ = ("batch", "settled", "sink")
+    __slots__ = ("_batch", "_settled", "_skipped_after", "_skipped_before", "sink")
 
-    def __init__(self, sink: ArrowSink, batch: pa.RecordBatch, settled: int) -> None:
-        self.sink, self.batch, self.settled = sink, batch, settled
+    def __init__(self, sink: ArrowSink, batch: pa.RecordBatch, settled: int, before: int, after: int) -> None:
+        self.sink, self._batch, self._settled = sink, batch, settled
+        self._skipped_before, self._skipped_after = before, after
 
     def write_settled(self) -> None:
         """Hand over those before the newest STATE."""
-        self.sink.write(self.batch.slice(0, self.settled))
+        self.sink.write(self._batch.slice(0, self._settled), self._skipped_before)
 
     def write_tail(self) -> None:
         """Hand over those after it."""
-        self.sink.write(self.batch.slice(self.settled))
+        self.sink.write(self._batch.slice(self._settled), self._skipped_after)
 
 
 def for_stream(setting: Mapping[str, Any] | None, stream: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from melisma.wire.output import claim_stdout, protocol_output
 if TYPE_CHECKING:
     from singer_sdk.plugin_base import _ConfigInput
 
+    from melisma.lake.replay import Decision, LoadMethod
     from melisma.target.load import Destination, Load
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink
@@ -67,6 +68,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         self._blocks: BlockReader | None = None
         self._signal: int | None = None
         self._destination: Destination | None = None
+        self.replication_keys: dict[str, str] = {}
         super().__init__(
             config=config,
             parse_env_config=parse_env_config,
@@ -167,6 +169,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             raise
         self._finish(lambda: None)
         self._summarise(load)
+
+    @abc.abstractmethod
+    def decide(self, stream: str, method: LoadMethod) -> Decision:
+        """What becomes of a stream's rows of earlier runs (`melisma.lake.replay`)."""
 
     def add_or_replace_sink(self, stream: str, schema: dict[str, Any], keys: list[str]) -> ArrowSink:
         """The sink of an output stream: the one there is, or a new one if the schema or the key has changed.

@@ -13,7 +13,16 @@ import msgspec
 
 from melisma.errors import BadMessage
 
-__all__ = ["UNREADABLE", "Envelope", "Message", "envelope", "message_dict", "state_text", "unreadable"]
+__all__ = [
+    "UNREADABLE",
+    "Envelope",
+    "Message",
+    "announces_state",
+    "envelope",
+    "message_dict",
+    "state_text",
+    "unreadable",
+]
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -126,6 +135,12 @@ def unreadable(error: Exception, data: bytes, line: int) -> BadMessage:
         return BadMessage(rule, line=line, fix="Mend the tap")
     at = _BYTE.search(str(error))
     return BadMessage(f"is not JSON (at byte {at[1]})" if at else "is not JSON", line=line, fix=_EVERY_LINE)
+
+
+def announces_state(message: Message) -> bool:
+    """Whether a SCHEMA message says that its tap always announces its starting STATE and repeats its final one."""
+    mark = message_dict(message).get("melisma")
+    return isinstance(mark, dict) and mark.get("announces_state") is True
 
 
 def _not_a_message(data: bytes, line: int) -> BadMessage:

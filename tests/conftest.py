@@ -88,7 +88,7 @@ class Environment:
             capture_output=True,
             check=False,
         )
-        assert result.returncode == 0, f"{command} exits with {result.returncode}: {result.stderr.decode()}"
+        assert result.returncode == 0, f"{command} exits with {result.returncode}: {result.stderr.decode()}{result.stdout.decode()}"
         return result.stdout
 
 

@@ -83,7 +83,8 @@ class ArrowStream(Stream, abc.ABC):
 
     def __init__(self, tap: ArrowTap, schema: dict[str, Any] | None = None, name: str | None = None) -> None:
         super().__init__(tap, schema=schema, name=name)
-        self._logger.addFilter(_one_line_per_error)
+        # A logger up to singer-sdk 0.54, an adapter of one from 0.55 on.
+        getattr(self._logger, "logger", self._logger).addFilter(_one_line_per_error)
 
     @property
     def _singer_catalog_entry(self) -> CatalogEntry:

@@ -149,7 +149,7 @@ def run_of(records: list[Json], dump: Callable[[Json], str] = json.dumps) -> Run
         b'{"type":"RECORD","stream":"s","record":%s,"time_extracted":"2024-01-01T00:00:00Z"}\n' % dump(record).encode()
         for record in records
     ]
-    return Run("s", b"".join(lines), range(10, 10 + len(lines)))
+    return Run("s", b"".join(lines), range(10, 10 + len(lines)), closed=True)
 
 
 def outcome(decoded: Decoded) -> Any:
@@ -164,7 +164,9 @@ def outcome(decoded: Decoded) -> Any:
     )
 
 
-SETTINGS = settings(max_examples=int(os.environ.get("MELISMA_EXAMPLES", "400")), deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=int(os.environ.get("MELISMA_EXAMPLES", "400")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @SETTINGS
@@ -304,7 +306,7 @@ def test_what_does_not_fit_is_named(node: dict[str, Json], text: str, rule: str,
 def test_what_is_no_record_is_refused_by_both_paths(line: bytes) -> None:
     """Lines that are not one RECORD in valid JSON are refused, whichever path sees them first."""
     schema = stream_schema("s", {"properties": {"a": {"type": "number"}, "b": {"type": "string"}}})
-    run = Run("s", line, range(5, 5 + line.count(b"\n")))
+    run = Run("s", line, range(5, 5 + line.count(b"\n")), closed=all(x.endswith(b"}") for x in line.splitlines()))
     for by_block in (True, False):
         with pytest.raises(BadMessage, match="line 5"):
             RunDecoder(schema, by_block=by_block).decode(run)
@@ -336,7 +338,7 @@ def test_extracted_and_version_come_from_the_envelope() -> None:
     data = b'{"type":"RECORD","stream":"s","record":{"a":1},"version":7,"time_extracted":"2024-01-01T00:00:00Z"}\n'
     data += b'{"type":"RECORD","stream":"s","record":{"a":2}}\n'
     for by_block in (True, False):
-        decoded = RunDecoder(schema, envelope=True, by_block=by_block).decode(Run("s", data, range(1, 3)))
+        decoded = RunDecoder(schema, envelope=True, by_block=by_block).decode(Run("s", data, range(1, 3), closed=True))
         assert decoded.versions == pa.array([7, None], pa.int64())
         assert decoded.extracted is not None
         assert decoded.extracted.to_pylist() == [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), None]

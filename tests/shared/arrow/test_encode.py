@@ -174,6 +174,34 @@ def test_extension_and_encoded_types_are_written_as_their_values() -> None:
     assert _decoded(pa.array([[(1, 2)], None], pa.map_(pa.int64(), pa.int64()))) == [{"1": 2}, None]
 
 
+@pytest.mark.parametrize("nulls", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.struct([("s", pa.struct([("a", pa.int64())]))]),
+        pa.struct([("s", pa.struct([("s", pa.struct([("a", pa.int64())]))]))]),
+        pa.list_(pa.struct([("s", pa.struct([("a", pa.int64())]))])),
+        pa.list_(pa.struct([("a", pa.int64())]), 2),
+        pa.struct([("s", pa.list_(pa.list_(pa.int64(), 2), 1))]),
+    ],
+    ids=str,
+)
+def test_slices_of_objects_within_objects(kind: pa.DataType, nulls: bool) -> None:
+    """A large batch is written in slices; arrow-rs panics on a slice of structs in structs that is left as it is."""
+
+    def value(n: int, kind: pa.DataType) -> Any:
+        if pa.types.is_struct(kind):
+            return {field.name: value(n, field.type) for field in kind}
+        if pa.types.is_nested(kind):
+            return [value(n, kind.value_type)] * (kind.list_size if pa.types.is_fixed_size_list(kind) else n % 3)
+        return n
+
+    array = pa.array([None if nulls and n % 4 == 0 else value(n, kind) for n in range(20)], kind)
+    for start, length in ((0, 20), (0, 5), (3, 17), (3, 5), (19, 1)):
+        piece = array.slice(start, length)
+        assert _decoded(piece) == piece.to_pylist()
+
+
 def test_no_columns_still_make_a_line_for_each_row() -> None:
     """A selection of nothing is so many empty records."""
     batch = pa.RecordBatch.from_struct_array(pa.array([{}, {}], pa.struct([])))

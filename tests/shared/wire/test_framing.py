@@ -70,6 +70,8 @@ def test_any_cut_of_the_input_gives_the_same_messages(
             if isinstance(part, Run):
                 records = [json.loads(line)["record"]["n"] for line in part.data.splitlines()]
                 assert records == list(part.lines)
+                assert part.closed
+                assert all(line[:1] == b"{" and line[-1:] == b"}" for line in part.data.splitlines())
                 found += [(part.stream, number) for number in records]
             else:
                 found.append(part.line)

@@ -46,6 +46,7 @@ class Decoded:
         versions: each one's `version`, int64; None unless it was asked for.
         bad: number within the run (from 0) and error of each bad record, in order.
         unknown: dotted name of each member that the schema does not name -> how many values it held.
+        discarded: column -> how many of its values the stream's contract leaves out.
         by_block: whether the block path gave it.
     """
 
@@ -54,7 +55,14 @@ class Decoded:
     versions: pa.Array | None = None
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
+    discarded: Counter[str] = field(default_factory=Counter)
     by_block: bool = False
+
+    def keep(self, mask: pa.Array) -> None:
+        """Take out the rows where the mask is false."""
+        self.batch = self.batch.filter(mask)
+        if self.extracted is not None and self.versions is not None:
+            self.extracted, self.versions = self.extracted.filter(mask), self.versions.filter(mask)
 
 
 class _Inexact(Exception):
@@ -140,7 +148,7 @@ class RunDecoder:
 
     def _by_block(self, run: Run) -> Decoded:
         data, count = run.data, len(run.lines)
-        if data.count(b"}\n") != count or _DEEP in data or not _is_utf8(data):
+        if not run.closed or _DEEP in data or not _is_utf8(data):
             raise _Inexact
         table = pj.read_json(
             pa.BufferReader(data),
@@ -194,10 +202,7 @@ class RunDecoder:
             error = BadRecord(rule, stream=self.schema.stream, column=column, line=lines[record])
             decoded.bad.append((record, error))
         decoded.bad.sort(key=lambda each: each[0])
-        mask = pa.array(keep)
-        decoded.batch = decoded.batch.filter(mask)
-        if decoded.extracted is not None and decoded.versions is not None:
-            decoded.extracted, decoded.versions = decoded.extracted.filter(mask), decoded.versions.filter(mask)
+        decoded.keep(pa.array(keep))
 
 
 def _parse_options(schema: StreamSchema, envelope: bool, on_unknown_field: str) -> pj.ParseOptions | None:

@@ -172,7 +172,11 @@ def _as_it_is(kind: pa.DataType) -> bool:
     if pa.types.is_map(kind):
         return _is_text(kind.key_type) and _as_it_is(kind.item_type)
     if pa.types.is_struct(kind):
-        return all(_as_it_is(kind.field(i).type) for i in range(kind.num_fields))
+        # arrow-rs panics on a slice of a struct (or fixed-size list) of structs, unless each level is sliced itself.
+        members = [kind.field(i).type for i in range(kind.num_fields)]
+        return not any(_is_fixed(member) for member in members) and all(_as_it_is(member) for member in members)
+    if pa.types.is_fixed_size_list(kind) and _is_fixed(kind.value_type):
+        return False
     if pa.types.is_nested(kind) and not pa.types.is_union(kind) and not pa.types.is_run_end_encoded(kind):
         return _as_it_is(kind.value_type)
     return bool(
@@ -183,6 +187,11 @@ def _as_it_is(kind: pa.DataType) -> bool:
         or pa.types.is_time(kind)
         or _is_text(kind)
     )
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    """Whether the type's children are as long as itself, or a multiple, so that a slice of it cuts them too."""
+    return bool(pa.types.is_struct(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _nulls(array: pa.Array) -> Any:

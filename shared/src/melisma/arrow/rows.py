@@ -108,8 +108,9 @@ def rows_to_batch(
         converted: list[Any] = []
         try:
             if not record.keys() <= names:
-                for name in record.keys() - names:
-                    unknown.meet("", name, record[name], closed=schema.root.closed)
+                for name in record:
+                    if name not in names:
+                        unknown.meet("", name, record[name], closed=schema.root.closed)
             for each, read, _ in columns:
                 name = each.name
                 value = record.get(name)

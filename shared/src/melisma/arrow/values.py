@@ -301,8 +301,10 @@ def _struct(column: ColumnType, unknown: Unknown, hold: bool, path: str) -> Read
             raise Misfit(f"is {_called(value)}, not an object")
         name = ""
         try:
-            for name in value.keys() - names:
-                unknown.meet(path, name, value[name], closed=column.closed)
+            if not value.keys() <= names:
+                for name in value:
+                    if name not in names:
+                        unknown.meet(path, name, value[name], closed=column.closed)
             found = {}
             for each, read_member in members:
                 name = each.name

@@ -30,11 +30,13 @@ class Run:
         stream: the stream's name.
         data: the lines, each ended by one newline.
         lines: their numbers in the input, counted from 1.
+        closed: every line is known to begin with "{" and to end with "}".
     """
 
     stream: str
     data: bytes
     lines: Sequence[int]
+    closed: bool = False
 
 
 class Framer:
@@ -63,10 +65,11 @@ class Framer:
         first = self.line + 1
         begin = self._latest
         if begin and count:
-            others = count - block.count(b"\n" + begin, 0, len(block)) - block.startswith(begin)
+            # One scan tells that each line ends as an object does and that the next begins as this stream's do.
+            others = count - block.count(b"}\n" + begin) - (block.startswith(begin) and block.endswith(b"}\n"))
             if others == 0:
                 self.line += count
-                yield Run(self._streams[begin], block, range(first, first + count))
+                yield Run(self._streams[begin], block, range(first, first + count), closed=True)
                 return
             if others <= count // _FEW:
                 yield from self._between(block, begin)
@@ -90,7 +93,8 @@ class Framer:
         count = data.count(b"\n")
         first = self.line + 1
         self.line += count
-        return Run(self._streams[begin], data, range(first, first + count))
+        closed = data.endswith(b"}\n") and data.count(b"}\n" + begin) == count - 1
+        return Run(self._streams[begin], data, range(first, first + count), closed)
 
     def _line_by_line(self, lines: list[bytes], first: int) -> Iterator[Run | Message]:
         single = len(lines) == 1
@@ -141,8 +145,9 @@ class Framer:
 
 def _runs(grouped: dict[str, tuple[list[bytes], list[int]]]) -> Iterator[Run]:
     for stream, (lines, numbers) in grouped.items():
+        closed = all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
         lines.append(b"")
-        yield Run(stream, b"\n".join(lines), numbers)
+        yield Run(stream, b"\n".join(lines), numbers, closed)
 
 
 def _differing(block: bytes, begin: bytes) -> list[int]:

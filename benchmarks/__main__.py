@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,24 +25,19 @@ def main(arguments: Sequence[str]) -> int:
     """Run what was asked for. Returns the exit code: 1 if a run was void."""
     options = _options(arguments)
     failed: list[str] = []
-    tables: list[str] = []
-    works = [work for work in WORKS if not options.only or work.name in options.only]
-    for work in works:
+    for work in WORKS:
+        if options.only and work.name not in options.only:
+            continue
         print(f"{work.title} ...", file=sys.stderr)
         results = _measure(work, options, failed)
-        if results:
-            tables.append(table(work.title, results))
-            print(tables[-1], flush=True)
-            if options.write:
-                (DOCUMENT.parent / f"performance-{work.name}.svg").write_text(picture(work.title, results))
-    for text in failed:
-        print(f"VOID: {text}", file=sys.stderr)
-    if options.write:
-        command = shlex.join(["python", "-m", "benchmarks", *arguments])
-        pictures = [f"![{work.title}](performance-{work.name}.svg)" for work in works if work.name == "events"]
-        void = [f"Void: {text.splitlines()[0]}" for text in failed]
-        head = f"`{command}`, {options.rounds} rounds, medians. {machine()}.\n"
-        replace_block(DOCUMENT, "\n".join([head, *pictures, "", *tables, *void]))
+        if not results:
+            continue
+        text = table(work.title, results, work.contestants[0].name)
+        print(text, flush=True)
+        if options.write:
+            _write(work, options, results, shlex.join(["python", "-m", "benchmarks", *arguments]), text)
+    for each in failed:
+        print(f"VOID: {each}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -58,6 +53,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (2 if options.quick else 3)
     return options
+
+
+def _write(work: Work, options: argparse.Namespace, results: Sequence[Result], command: str, text: str) -> None:
+    """Put a work's table and picture into the document."""
+    name = f"{work.name}-same-rows" if options.same_rows else work.name
+    image = DOCUMENT.with_name(f"performance-{name}.svg")
+    image.write_text(picture(work.title, results), encoding="utf-8")
+    how = f"`{command}`; {options.rounds} rounds, medians. {machine()}."
+    replace_block(DOCUMENT, name, f"{text}\n![{work.title}]({image.name})\n\n{how}")
 
 
 def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list[Result]:
@@ -104,14 +108,12 @@ def _once(work: Work, contestant: Contestant, source: Path, rows: int) -> Cost:
     Raises:
         RunFailed: it failed, or rows are missing or there twice.
     """
-    folder = CACHE / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    output = folder / "out"
-    output.mkdir(parents=True)
-    command = contestant.command(Job(source, output, CACHE / "venvs", work.shape))
-    cost = run(command, folder / "stderr.log")
-    _count(contestant, output / contestant.within, rows)
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        output = Path(folder) / "out"
+        output.mkdir()
+        command = contestant.command(Job(source, output, CACHE / "venvs", work.shape))
+        cost = run(command, Path(folder) / "stderr.log")
+        _count(contestant, output / contestant.within, rows)
     print(f"  {contestant.name}: {cost.cpu:.2f} CPU s, {cost.wall:.2f} s", file=sys.stderr)
     return cost
 

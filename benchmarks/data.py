@@ -64,49 +64,11 @@ _PATHS = ("products", "search", "cart", "account/orders", "help/returns", "blog/
 _COUNTRIES = ("DE", "FR", "US", "GB", "PL", "NL", "ES", "IT", "SE", "JP", "BR", "IN", "CA", "AU", "CH")
 _TAGS = ("new", "returning", "newsletter", "mobile-app", "beta", "sale", "organic", "paid-search", "partner", "vip")
 _SYSTEMS = ("iOS 17.5", "Android 14", "Windows 11", "macOS 14.5", "Ubuntu 24.04")
-_WORDS = [
-    "the",
-    "order",
-    "was",
-    "sent",
-    "again",
-    "after",
-    "the",
-    "customer",
-    "called",
-    "about",
-    "a",
-    "delayed",
-    "parcel",
-    "which",
-    "had",
-    "been",
-    "left",
-    "with",
-    "a",
-    "neighbour",
-    "and",
-    "the",
-    "warehouse",
-    "confirmed",
-    "that",
-    "two",
-    "items",
-    "were",
-    "missing",
-    "from",
-    "the",
-    "box",
-    "so",
-    "a",
-    "refund",
-    "was",
-    "issued",
-    "for",
-    "both",
-    "of",
-    "them",
-]
+_SENTENCE = (
+    "the order was sent again after the customer called about a delayed parcel which had been left with a neighbour "
+    "and the warehouse confirmed that two items were missing from the box so a refund was issued for both of them"
+)
+_WORDS = _SENTENCE.split()
 
 
 def _time(source: Random, row: int) -> str:
@@ -127,7 +89,8 @@ def _event(source: Random, row: int) -> str:
         f',"occurred_at":"{_time(source, row)}","url":"https://shop.example/{pick(_PATHS)}/{below(100_000)}"'
         f',"referrer":{referrer},"country":"{pick(_COUNTRIES)}","amount":{below(50_000) / 100},"quantity":{below(9)}'
         f',"is_member":{"true" if below(2) else "false"},"score":{round(source.random(), 6)}'
-        f',"device":{{"kind":"{"phone" if below(2) else "desktop"}","os":"{pick(_SYSTEMS)}","width":{320 + below(2000)}}}'
+        f',"device":{{"kind":"{"phone" if below(2) else "desktop"}","os":"{pick(_SYSTEMS)}"'
+        f',"width":{320 + below(2000)}}}'
         f',"tags":[{tags}]}}'
     )
 

@@ -18,7 +18,7 @@ from benchmarks.measure import Cost
 __all__ = ["Result", "machine", "picture", "replace_block", "table"]
 
 _COLOURS = {"melisma": "#2f6f8f", "limit": "#9aa5b1"}
-BEGIN, END = "<!-- begin: written by make bench -->", "<!-- end -->"
+BEGIN, END = "<!-- begin {name}: written by make bench -->", "<!-- end {name} -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +58,21 @@ class Result:
         return self.rows / self.cpu
 
 
-def table(title: str, results: Sequence[Result]) -> str:
-    """A Markdown table; the first result is ours."""
+def table(title: str, results: Sequence[Result], ours: str) -> str:
+    """A Markdown table; the last column compares everyone with `ours`, by name, if that is among the results."""
+    compared = next((each.rate for each in results if each.name == ours), None)
     lines = [
         f"### {title}",
         "",
         "| | rows | CPU s | wall s | rows per CPU s | MB per CPU s | peak MiB | ours does |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    ours = results[0].rate
-    for each in results:
-        lines.append(
-            f"| {each.name} | {each.rows:,} | {each.cpu:.2f} | {each.wall:.2f} | {each.rate:,.0f} "
-            f"| {each.bytes / each.cpu / 1e6:,.1f} | {each.rss / 2**20:,.0f} | {ours / each.rate:.2f}x |"
-        )
+    lines += [
+        f"| {each.name} | {each.rows:,} | {each.cpu:.2f} | {each.wall:.2f} | {each.rate:,.0f} "
+        f"| {each.bytes / each.cpu / 1e6:,.1f} | {each.rss / 2**20:,.0f} "
+        f"| {f'{compared / each.rate:.2f}x' if compared else ''} |"
+        for each in results
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -114,14 +115,15 @@ def _affinity() -> Sequence[int]:
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else range(os.cpu_count() or 1)
 
 
-def replace_block(document: Path, text: str) -> None:
-    """Put the text between the marks of a document.
+def replace_block(document: Path, name: str, text: str) -> None:
+    """Put the text between the marks of a name in a document.
 
     Raises:
         ValueError: the document has no marks.
     """
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = BEGIN.format(name=name), END.format(name=name)
+    before, begin, rest = document.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{document.name} has no block between {BEGIN} and {END}")
-    document.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{document.name} has no block between {first} and {last}")
+    document.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}", encoding="utf-8")

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import dlt
-from dlt.destinations import filesystem
+import dlt  # type: ignore[import-not-found]
+from dlt.destinations import filesystem  # type: ignore[import-not-found]
 
 _PAGE = 5_000
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from singer_sdk import Stream, Tap
 from singer_sdk import typing as th
 
-_TYPES = {"integer": (th.IntegerType, int), "number": (th.NumberType, float)}
+_TYPES: dict[str, tuple[Any, type]] = {"integer": (th.IntegerType, int), "number": (th.NumberType, float)}
 
 
 class CsvStream(Stream):
@@ -21,9 +22,9 @@ class CsvStream(Stream):
 
     name = "events"
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
-        """Of the header; numbers by their columns' settings, the rest are strings."""
+        """Of the header; numbers by their columns' settings, the rest are strings. The SDK asks for it per record."""
         with Path(self.config["path"]).open(newline="") as file:
             names = next(csv.reader(file))
         types = self.config.get("types", {})

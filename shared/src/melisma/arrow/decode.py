@@ -211,8 +211,10 @@ def _parse_options(schema: StreamSchema, envelope: bool, on_unknown_field: str) 
     if record is None or not schema.fields:
         return None
     fields = [("type", pa.string()), ("stream", pa.string()), ("record", record)]
+    # Not asked for, it is read as text, which costs less than letting the reader find out that it is a time.
+    fields.append(("time_extracted", TIMESTAMP if envelope else pa.string()))
     if envelope:
-        fields += [("time_extracted", TIMESTAMP), ("version", pa.int64())]
+        fields.append(("version", pa.int64()))
     unexpected = "ignore" if on_unknown_field == "drop" else "infer"
     return pj.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior=unexpected)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -112,7 +113,9 @@ def reading(new: ColumnType, lake: ColumnType) -> ColumnType:
     if lake.kind is Kind.JSON and new.kind is not Kind.JSON:
         return replace(JSON_TEXT, nullable=new.nullable)
     if lake.kind is Kind.STRING and new.kind is not Kind.STRING:
-        held = {key: new.schema[key] for key in ("minLength", "maxLength", "pattern") if key in new.schema}
+        held: dict[str, Any] = {
+            key: new.schema[key] for key in ("minLength", "maxLength", "pattern") if key in new.schema
+        }
         return ColumnType(Kind.STRING, pa.string(), new.nullable, held)
     if new.kind is Kind.STRUCT:
         known = {each.name: each.type for each in lake.fields}

@@ -8,8 +8,10 @@ and smaller than plain ones. zstd level 3 cost a third more time than level 1 an
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +36,29 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 }
 """The codecs and their levels; None for a codec without levels."""
 
-_SAMPLE_ROWS = 65_536
+_SAMPLE_ROWS = 8_192
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
+_LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
+
+
+class _Encoder:
+    """Encodes and compresses a row group on another thread; the native code lets this one go on meanwhile.
+
+    One row group of all files is under way at a time, so that memory stays bounded whatever the number of files.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "melisma-parquet")
+        self._latest: Future[None] | None = None
+
+    def submit(self, encode: Callable[[pa.Table], None], table: pa.Table) -> Future[None]:
+        if self._latest is not None:
+            wait([self._latest])
+        self._latest = self._pool.submit(encode, table)
+        return self._latest
+
+
+_ENCODER = _Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class ParquetOptions:
     compression: str = "zstd"
     compression_level: int | None = None
     row_group_rows: int = 1_000_000
-    row_group_bytes: int = 64 << 20
+    row_group_bytes: int = 32 << 20
     max_file_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
@@ -95,6 +118,9 @@ def file_metadata(schema: StreamSchema) -> dict[str, str]:
 class ParquetFileWriter:
     """Writes one file, a row group per call.
 
+    A call returns while its row group is being encoded on another thread, and waits for the one before it; so at
+    most one is under way. What fails there is raised by the next call.
+
     Args:
         sink: a writable binary file; not closed.
         schema: of every batch.
@@ -115,24 +141,37 @@ class ParquetFileWriter:
         self._sink, self._schema, self._options = sink, schema, options
         self._metadata = dict(metadata or {})
         self._writer: Any = None
+        self._under_way: Future[None] | None = None
         self.rows = 0
 
     def write_row_group(self, batches: Sequence[pa.RecordBatch]) -> None:
         """Write the batches, in order, as one row group."""
         table = pa.Table.from_batches(batches, self._schema)
+        self._wait()
+        self._under_way = _ENCODER.submit(self._encode, table)
+        self.rows += table.num_rows
+
+    def _encode(self, table: pa.Table) -> None:
         if self._writer is None:
             self._writer = self._open(table)
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
-        self.rows += table.num_rows
+
+    def _wait(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def close(self) -> None:
         """Write the footer. The sink stays open."""
+        self._wait()
         if self._writer is None:
             self._writer = self._open(self._schema.empty_table())
         self._writer.close()
 
     def abandon(self) -> None:
         """Give the writer up without a footer."""
+        with contextlib.suppress(Exception):
+            self._wait()
         # A writer that is not closed writes its footer when it is collected: into nothing.
         if self._writer is not None:
             self._writer.is_open = False
@@ -229,6 +268,8 @@ def _few_values(values: pa.Array) -> bool:
     if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
         return False
     present = len(values) - values.null_count
+    if present and values.nbytes > present * _LONG_BYTES:
+        return False
     if not present:  # nothing to go by: a dictionary that grows too big is given up by the encoder
         return True
     return bool(pc.count_distinct(values).as_py() <= present * _DICTIONARY_SHARE)

@@ -13,7 +13,7 @@ from melisma.wire.framing import Run
 
 __all__ = ["Part", "State", "Window"]
 
-_LEAST = 2 * 1024 * 1024
+_LEAST = 512 * 1024
 _MOST = 16 * 1024 * 1024
 _PER_STREAM = 256 * 1024
 
@@ -37,7 +37,8 @@ class Part:
         if len(self.runs) == 1:
             return self.runs[0]
         lines = [line for run in self.runs for line in run.lines]
-        return Run(self.runs[0].stream, b"".join(run.data for run in self.runs), lines)
+        closed = all(run.closed for run in self.runs)
+        return Run(self.runs[0].stream, b"".join(run.data for run in self.runs), lines, closed)
 
     def before(self, line: int) -> Run | None:
         """Those that stand before a line of the input, or None if there are none."""
@@ -46,7 +47,7 @@ class Part:
         if not count:
             return None
         data = b"".join(run.data.splitlines(keepends=True)[:count]) if count < len(run.lines) else run.data
-        return Run(run.stream, data, run.lines[:count])
+        return Run(run.stream, data, run.lines[:count], run.closed)
 
 
 class Window:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 __all__ = ["BLOCK_BYTES", "BlockReader"]
 
-BLOCK_BYTES = 2 * 1024 * 1024
+BLOCK_BYTES = 512 * 1024
 """Enough that the cost of a call is lost in it, small enough to stay in a processor's cache (docs/performance.md)."""
 
 _PIPE_BYTES = 1024 * 1024

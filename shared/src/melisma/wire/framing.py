@@ -20,6 +20,8 @@ __all__ = ["Framer", "Run"]
 _BEGINNING = re.compile(rb'\{(?:\s*"(?:type|stream|version)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,)+\s*"record"')
 _FEW = 64  # one line in so many may differ before lines are looked at one by one
 _MOST_BEGINNINGS = 20_000
+_MOST_OTHERS = 4
+_OTHER_BYTES = 16  # {"type": "STATE"
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Framer:
         self.line = 0
         self._streams: dict[bytes, str] = {}
         self._latest = b""
+        self._others: set[bytes] = set()  # how lines that are not RECORDs have begun
 
     def cut(self, block: bytes) -> Iterator[Run | Message]:
         """Yield the block's runs and other messages.
@@ -72,28 +75,40 @@ class Framer:
                 yield Run(self._streams[begin], block, range(first, first + count), closed=True)
                 return
             if others <= count // _FEW:
-                yield from self._between(block, begin)
+                yield from self._between(block, begin, others)
                 return
         yield from self._line_by_line(block.split(b"\n"), first)
 
-    def _between(self, block: bytes, begin: bytes) -> Iterator[Run | Message]:
-        """A block of one stream with a few other lines in it: find those by halving."""
+    def _between(self, block: bytes, begin: bytes, others: int) -> Iterator[Run | Message]:
+        """A block of one stream with a few other lines in it."""
+        starts = self._known_others(block)
+        known = len(starts) == others  # then each other line before the next begin closes as well
+        if not known:
+            starts = _differing(block, begin)
         position = 0
-        for start in _differing(block, begin):
+        for start in [*starts, len(block)]:
             if start > position:
-                yield self._run(block[position:start], begin)
-            end = block.index(b"\n", start) + 1
-            yield from self._line_by_line([block[start : end - 1]], self.line + 1)
-            self.line += 1
-            position = end
-        if position < len(block):
-            yield self._run(block[position:], begin)
+                yield self._run(block[position:start], begin, known)
+            if start < len(block):
+                end = block.index(b"\n", start) + 1
+                yield from self._line_by_line([block[start : end - 1]], self.line + 1)
+                self.line += 1
+                position = end
 
-    def _run(self, data: bytes, begin: bytes) -> Run:
+    def _known_others(self, block: bytes) -> list[int]:
+        """Where lines start that begin as other messages before have; a search for what is expected is cheap."""
+        starts = [0] if block.startswith(tuple(self._others)) else []
+        for other in self._others:
+            marked, at = b"\n" + other, -1
+            while (at := block.find(marked, at + 1)) >= 0:
+                starts.append(at + 1)
+        return sorted(starts)
+
+    def _run(self, data: bytes, begin: bytes, known: bool) -> Run:
         count = data.count(b"\n")
         first = self.line + 1
         self.line += count
-        closed = data.endswith(b"}\n") and data.count(b"}\n" + begin) == count - 1
+        closed = data.endswith(b"}\n") and (known or data.count(b"}\n" + begin) == count - 1)
         return Run(self._streams[begin], data, range(first, first + count), closed)
 
     def _line_by_line(self, lines: list[bytes], first: int) -> Iterator[Run | Message]:
@@ -117,6 +132,8 @@ class Framer:
                 if found.type != "RECORD":
                     yield from _runs(grouped)
                     grouped.clear()
+                    if len(self._others) < _MOST_OTHERS:
+                        self._others.add(line[:_OTHER_BYTES])
                     yield Message(found.type, line, number)
                     continue
                 stream = str(found.stream)

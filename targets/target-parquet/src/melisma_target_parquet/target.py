@@ -45,7 +45,7 @@ class TargetParquet(FileTarget):
         th.Property(
             "row_group_size_mb",
             th.NumberType(exclusive_minimum=0),
-            default=64,
+            default=32,
             title="Row Group Size",
             description="About the most a row group holds, in MiB of Arrow data before encoding.",
         ),
@@ -61,7 +61,7 @@ class TargetParquet(FileTarget):
             compression=config.get("compression", "zstd"),
             compression_level=config.get("compression_level"),
             row_group_rows=int(config.get("row_group_size_rows", 1_000_000)),
-            row_group_bytes=int(config.get("row_group_size_mb", 64) * MEGABYTE),
+            row_group_bytes=int(config.get("row_group_size_mb", 32) * MEGABYTE),
             max_file_bytes=int(config.get("max_file_size_mb", 256) * MEGABYTE),
         )
 

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import io
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -275,19 +276,11 @@ class CsvReader:
 
     def _odd_numbers(self, data: bytes) -> bool:
         """Whether a field may start with a zero that a digit or an x follows. Finds too much, never too little."""
-        text = pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)])
-        zeros = pc.indices_nonzero(pc.equal(text.slice(0, len(text) - 1), 48)).cast(pa.int64())
-        after = text.take(pc.add(zeros, 1))
-        followed = pc.or_(
-            pc.and_(pc.greater_equal(after, 48), pc.less_equal(after, 57)), pc.is_in(after, value_set=_bytes(b"xX"))
-        )
-        zeros = zeros.filter(followed)
-        starts = _bytes(b"\r\n\t +" + self._delimiter + self._quote)
-        before = text.take(pc.max_element_wise(pc.subtract(zeros, 1), 0))
-        earlier = text.take(pc.max_element_wise(pc.subtract(zeros, 2), 0))
-        signed = pc.and_(pc.equal(before, 45), pc.or_(pc.equal(earlier, 45), pc.is_in(earlier, value_set=starts)))
-        first = pc.or_(pc.equal(zeros, 0), pc.is_in(before, value_set=starts))
-        return bool(pc.any(pc.or_(first, signed)).as_py())
+        starts = "".join(f"\\x{byte:02x}" for byte in b"\r\n\t +" + self._delimiter + self._quote)
+        pattern = f"(?:^|[{starts}])-*0[0-9xX]"  # RE2 goes through the block once, whatever it holds
+        offsets = pa.py_buffer(struct.pack("<2q", 0, len(data)))
+        text = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(data)])
+        return bool(pc.match_substring_regex(text, pattern)[0].as_py())
 
     # The head of the file.
 
@@ -442,10 +435,6 @@ def _too_wide(array: pa.Array) -> bool:
     """Whether a value has more digits than its decimal type: Arrow's reader holds the scale only."""
     ends, limit = pc.min_max(array).as_py(), Decimal(10) ** (array.type.precision - array.type.scale)
     return ends["max"] is not None and bool(ends["max"] >= limit or ends["min"] <= -limit)
-
-
-def _bytes(data: bytes) -> pa.Array:
-    return pa.array(list(data), pa.uint8())
 
 
 def _in_zone(array: pa.Array, zone: ZoneInfo | None) -> Any:

@@ -16,7 +16,7 @@ PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melis
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs bench bench-quick constraints clean
+.PHONY: help setup native demo test lint types docs bench bench-quick constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev $(EDITABLE)
 	touch $(STAMP)
+
+native: $(STAMP) ## Build the optional native decoder (needs Rust)
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps ./native
 
 demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs
 	$(BIN)/python demo/run.py

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -88,7 +99,9 @@ class Environment:
             capture_output=True,
             check=False,
         )
-        assert result.returncode == 0, f"{command} exits with {result.returncode}: {result.stderr.decode()}{result.stdout.decode()}"
+        assert result.returncode == 0, (
+            f"{command} exits with {result.returncode}: {result.stderr.decode()}{result.stdout.decode()}"
+        )
         return result.stdout
 
 
@@ -114,3 +127,155 @@ def checkout_copy(
         return target
 
     return copy
+
+
+@dataclass
+class S3Server:
+    """A moto server: S3 as far as moto goes (docs/storage.md says how far)."""
+
+    endpoint: str
+    credentials: dict[str, str] = field(
+        default_factory=lambda: {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-testing",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+    )
+
+    def client(self) -> Any:
+        """A boto3 client of it."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.credentials["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.credentials["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def new_bucket(self) -> str:
+        """The name of a bucket that is empty."""
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+
+@contextlib.contextmanager
+def _s3_server(**environment: str) -> Iterator[S3Server]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)  # type: ignore[call-overload]
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None, "the moto server ended"
+            time.sleep(0.1)
+        yield S3Server(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server that takes any credentials."""
+    with _s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def strict_s3_server() -> Iterator[S3Server]:
+    """An S3 server that takes no credentials."""
+    with _s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as server:
+        yield server
+
+
+class FaultyProxy:
+    """Stands before a server, passes everything on, and spoils what it is told to.
+
+    Attributes:
+        lose: requests, as "METHOD path", that match this are passed on and their answers dropped.
+        answer: those that match are not passed on; the status and body that they are answered with. With `lose`,
+            only after an answer was lost.
+        times: how often it does either.
+        spoiled: the requests that it spoiled.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.lose: str = ""
+        self.answer: tuple[str, int, bytes] | None = None
+        self.times = 1
+        self.spoiled: list[str] = []
+        place = urlsplit(target).netloc
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                request = f"{self.command} {self.path}"
+                hit = len(proxy.spoiled) < proxy.times
+                answers = proxy.answer is not None and (proxy.spoiled or not proxy.lose)
+                if hit and answers and proxy.answer and re.search(proxy.answer[0], request):
+                    proxy.spoiled.append(request)
+                    return self.reply(proxy.answer[1], [("x-amz-bucket-region", "eu-west-1")], proxy.answer[2])
+                connection = http.client.HTTPConnection(place, timeout=60)
+                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                response = connection.getresponse()
+                data = response.read()
+                connection.close()
+                if hit and proxy.lose and re.search(proxy.lose, request):
+                    proxy.spoiled.append(request)
+                    self.close_connection = True
+                    return self.connection.close()
+                return self.reply(response.status, response.getheaders(), data)
+
+            def reply(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+                self.send_response_only(status)
+                for name, value in headers:
+                    if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
+                        self.send_header(name, value)
+                length = {name.lower(): value for name, value in headers}.get("content-length")
+                self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(data)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(data)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """A client that went away is no error here."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def faulty_proxy(s3_server: S3Server) -> Iterator[FaultyProxy]:
+    """A proxy before the S3 server."""
+    proxy = FaultyProxy(s3_server.endpoint)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": COLUMNS,
     "formats": COLUMNS | {"storage"},
     "lake": FILES,
+    "lake_cli": FILES | {"lake", "config", "cli"},
     "tap": FILES | {"lake", "config", "cli"},
     "target": FILES | {"lake", "config", "cli"},
 }

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-
 from forking import ForkedTarget, Outcome
-from malformed import BAD_LINE, LAST, SECRET, Case
+from malformed import BAD_LINE, LAST, PRIVATE, Case
 from malformed.table import CASES, PAGE, message, messages_of, page, run, told
 
 EXECUTABLE = Path(sys.executable).with_name("target-parquet")
@@ -37,11 +36,11 @@ def hold_to_the_rules(case: Case, outcome: Outcome, folder: Path) -> None:
     output = outcome.stdout.decode() + outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert "internal error" not in outcome.stderr
-    for hidden in (SECRET, *case.hidden):
+    for hidden in (PRIVATE, *case.hidden):
         assert hidden not in output
     ours = {"config.json", "stdin", "stdout", "stderr", "lake", *case.files}
     assert {path.name for path in folder.iterdir()} <= ours
-    assert [path for path in folder.rglob("*.tmp")] == []
+    assert list(folder.rglob("*.tmp")) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -66,7 +65,10 @@ def test_malformed(case: Case, target_parquet: ForkedTarget, tmp_path: Path) -> 
     assert message(outcome, tmp_path) == written.get(case.id), "see tests/conformance/write_malformed_page.py"
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.skip is not None], ids=lambda case: case.id)
+ALIKE = [case for case in CASES if case.skip is not None and not case.config]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.skip and case.config], ids=lambda case: case.id)
 def test_malformed_skipped(case: Case, target_parquet: ForkedTarget, tmp_path: Path) -> None:
     """With `on_bad_record: skip` the bad record is left out and counted, and everything else is there."""
     outcome = run(target_parquet, case, tmp_path, on_bad_record="skip")
@@ -74,9 +76,23 @@ def test_malformed_skipped(case: Case, target_parquet: ForkedTarget, tmp_path: P
     assert outcome.exit_code == 0, outcome.log("ERROR")
     assert ids(tmp_path / "lake") == case.skip
     assert outcome.stdout == LAST
-    first, *_, last = told(outcome)
-    assert "(skipped; on_bad_record: skip)" in first
-    assert re.search(r" \d records skipped: ", last)
+
+
+def test_all_bad_records_skipped_in_one_run(target_parquet: ForkedTarget, tmp_path: Path) -> None:
+    """As many streams as there are bad records, in one input: each loses its bad record, is told of it, and no more."""
+    streams = {f"t{number}": case for number, case in enumerate(ALIKE)}
+    renamed = (case.data.replace(b'"stream": "s"', f'"stream": "{name}"'.encode()) for name, case in streams.items())
+    hidden = tuple(hidden for case in ALIKE for hidden in case.hidden)
+    whole = Case("all", "", b"".join(renamed), hidden=hidden)
+    outcome = run(target_parquet, whole, tmp_path, on_bad_record="skip")
+    hold_to_the_rules(whole, outcome, tmp_path)
+    assert outcome.exit_code == 0, outcome.log("ERROR")
+    landed = {case.id: ids(tmp_path / "lake" / name) for name, case in streams.items()}
+    assert landed == {case.id: case.skip for case in ALIKE}
+    assert outcome.stdout == LAST
+    warnings = "\n".join(told(outcome))
+    for name in streams:
+        assert re.search(rf'stream "{name}": \d records skipped: column "', warnings)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.as_executable], ids=lambda case: case.id)

@@ -1,5 +1,7 @@
 """A lake small enough to reason about: JSON lines for data, a model of an SDK tap, and stores that fail to order."""
 
+# ruff: noqa: ARG002 - the methods are those of the protocols that these stand in for
+
 from __future__ import annotations
 
 import copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from typing import Any
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from lake_doubles import (
     Crash,
+    Faults,
     FaultyFiles,
     FaultyObjects,
-    Faults,
     MemoryFiles,
     MemoryObjects,
     Outcome,
@@ -22,8 +23,8 @@ from lake_doubles import (
     load,
 )
 
-from melisma.errors import MelismaError
 from melisma.lake.journal import Fenced, Journal
+from melisma.lake.liveness import PipelineBusy
 from melisma.lake.maintenance import Overtaken, can_compact, compact
 from melisma.lake.records import FileEntry
 from melisma.lake.recover import Staged
@@ -45,6 +46,7 @@ class Lake(RuleBasedStateMachine):
 
     @initialize()
     def some_rows(self) -> None:
+        """Every stream has a few."""
         for stream in STREAMS:
             self.more(stream, [0, 1, 1])
 
@@ -65,7 +67,13 @@ class Lake(RuleBasedStateMachine):
         self._keep(outcome, len(outcome.printed))
         self._check(streams)
 
-    @rule(streams=chosen, commit_every=st.integers(1, 3), at=st.integers(1, 70), after=st.booleans(), kept=st.integers(0, 9))
+    @rule(
+        streams=chosen,
+        commit_every=st.integers(1, 3),
+        at=st.integers(1, 70),
+        after=st.booleans(),
+        kept=st.integers(0, 9),
+    )
     def crash(self, streams: list[str], commit_every: int, at: int, after: bool, kept: int) -> None:
         """The target dies at any operation; the runner has seen the STATEs that were printed, or only some."""
         outcome = self._load(streams, commit_every, Faults(at, "after" if after else "before"))
@@ -120,30 +128,36 @@ class Lake(RuleBasedStateMachine):
         run = f"c{next(self.runs)}"
         staged = self._stage(f"{stream}/p-{run}-0.jsonl", stream, list(before.elements()))
         faults = Faults(at or -1, "after" if after else "before")
-        try:
+        with contextlib.suppress(Crash, Overtaken):
             compact(FaultyObjects(self.objects, faults), FaultyFiles(self.files, faults), "p", run, inputs, [staged])
-        except (Crash, Overtaken):
-            pass
 
     def teardown(self) -> None:
         """At the end of any history one good run puts everything right."""
         self.run(STREAMS, 2)
 
     def _load(
-        self, streams: list[str], commit_every: int, faults: Faults, messages: int | None = None, outcome: Outcome | None = None
+        self,
+        streams: list[str],
+        commit_every: int,
+        faults: Faults,
+        messages: int | None = None,
+        outcome: Outcome | None = None,
     ) -> Outcome:
         outcome = outcome or Outcome()
         said = itertools.islice(self.tap.messages(self.kept, streams), messages)
         objects, files = FaultyObjects(self.objects, faults), FaultyFiles(self.files, faults)
         try:
             load(
-                objects, files, self._stage, said, f"r{next(self.runs)}", announces=True, commit_every=commit_every, outcome=outcome
+                objects,
+                files,
+                self._stage,
+                said,
+                f"r{next(self.runs)}",
+                announces=True,
+                commit_every=commit_every,
+                outcome=outcome,
             )
-        except (Crash, Fenced):
-            outcome.crashed = True
-        except (MelismaError, FileNotFoundError):
-            if faults.kind != "call":
-                raise  # only a zombie may find that its files are gone
+        except (Crash, Fenced, PipelineBusy):
             outcome.crashed = True
         return outcome
 

@@ -14,6 +14,7 @@
     │   ├── BadFile                        a source file cannot be read as what it is said to be
     │   └── TruncatedInput                 the input ends in the middle of a line: the tap died
     ├── StorageError              exit 1   a store refused or failed
+    ├── (the lake's own)          exit 1   Fenced, PipelineBusy, Overtaken, TapDied; see docs/delivery.md
     └── Interrupted               exit 128 + signal number
 
 A constructor takes fields and builds the sentence, so that every message says what, where, which rule, and

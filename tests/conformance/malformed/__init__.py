@@ -18,7 +18,7 @@ __all__ = [
     "BAD_LINE",
     "BEFORE",
     "LAST",
-    "SECRET",
+    "PRIVATE",
     "STREAM",
     "Case",
     "accepted",
@@ -29,7 +29,7 @@ __all__ = [
     "state",
 ]
 
-SECRET = "SECRET-VALUE-123"
+PRIVATE = "SECRET-VALUE-123"
 """Stands in every record and every setting whose value may be private; must never come out."""
 
 STREAM = "s"
@@ -53,7 +53,7 @@ class Case:
         arguments: the command line instead of the usual one.
         files: what lies in the working directory beside the input.
         env: environment variables.
-        hidden: more texts that must not come out, besides `SECRET`.
+        hidden: more texts that must not come out, besides `PRIVATE`.
         lines: how many error lines there must be.
         names_line: whether the message names line 6.
         directory: the only directory of data that there may be.
@@ -88,12 +88,14 @@ def schema(properties: dict[str, Any] | None = None, stream: str = STREAM, **mor
     """A SCHEMA message: an integer `id`, a text `note`, and what is given."""
     columns = {"id": {"type": "integer"}, "note": {"type": ["null", "string"]}, **(properties or {})}
     rest = {"key_properties": ["id"]} | {key: more.pop(key) for key in [*more] if key == "key_properties"}
-    return line({"type": "SCHEMA", "stream": stream, "schema": {"type": "object", "properties": columns, **more}} | rest)
+    return line(
+        {"type": "SCHEMA", "stream": stream, "schema": {"type": "object", "properties": columns, **more}} | rest
+    )
 
 
 def record(number: int, stream: str = STREAM, **members: Any) -> bytes:
     """A RECORD message that holds the secret."""
-    return line({"type": "RECORD", "stream": stream, "record": {"id": number, "note": SECRET, **members}})
+    return line({"type": "RECORD", "stream": stream, "record": {"id": number, "note": PRIVATE, **members}})
 
 
 def state(at: int) -> bytes:

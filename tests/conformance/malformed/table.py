@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forking import ForkedTarget, Outcome
+
 from malformed import Case, configuration, framing, names, protocol, schemas, values
 
 __all__ = ["AREAS", "CASES", "PAGE", "message", "messages_of", "page", "run", "told"]
@@ -57,7 +58,11 @@ def page(messages: Mapping[str, str]) -> str:
     """The page, with the message of each case by its id."""
     parts = [_INTRODUCTION.format(count=len(CASES), refused=sum(case.exit_code > 0 for case in CASES))]
     for title, cases in AREAS.items():
-        parts += [f"\n## {title}\n\n", "| Case | Input | Exit | Skip | Message |\n", "| --- | --- | --- | --- | --- |\n"]
+        parts += [
+            f"\n## {title}\n\n",
+            "| Case | Input | Exit | Skip | Message |\n",
+            "| --- | --- | --- | --- | --- |\n",
+        ]
         parts += _rows(cases, messages)
     return "".join(parts)
 
@@ -78,15 +83,16 @@ _INTRODUCTION = """# Malformed inputs
 
 <!-- Written by tests/conformance/write_malformed_page.py; tests/conformance/test_malformed.py runs every line. -->
 
-What target-parquet makes of {count} inputs, configurations and calls that are malformed ({refused}), or odd and yet legal.
-Each is a test, which holds for all of them:
+What target-parquet makes of {count} inputs, configurations and calls that are malformed ({refused} of them), or odd and
+yet legal. Each is a test, which holds for all of them:
 
-- the exit code is the one given: 0 done, 1 the run failed, 2 the configuration or the call is wrong, 3 the input is wrong
+- the exit code is the one given: 0 done, 1 the run failed, 2 the configuration or the call is wrong, 3 the input is
+  wrong
 - an input that is refused gives one line on stderr (the message), with the line of the input; never a traceback
 - no value of a record or a setting is in any message
 - what the newest STATE before the fault settles is in the lake, and nothing else of the run; that STATE is printed
 - an input that is accepted is in the lake as a whole; where there is a message, it is a warning
 
-*Skip* is the exit code with `on_bad_record: skip`, where that makes a difference: the bad record is left out and counted,
-all others are in the lake. A line that is no Singer message ends the run all the same.
+*Skip* is the exit code with `on_bad_record: skip`, where that makes a difference: the bad record is left out and
+counted, all others are in the lake. A line that is no Singer message ends the run all the same.
 """

@@ -3,7 +3,8 @@
 The block path hands the lines, envelopes and all, to pyarrow's JSON reader with an explicit schema. The reader is
 strict (a wrong type, a fraction in an integer, a cut decimal, a key named twice all raise), and where it is not, a
 check after it finds out. Whatever raises or fails a check goes through the row path (`melisma.arrow.rows`), which
-either gives the same batch or names the record at fault.
+either gives the same batch or names the record at fault. Where `melisma-native` is installed, it takes the place of
+the block path (`melisma.arrow.native`).
 
 Why one line is one row: every line begins with `{` and ends with `}`, and there are as many rows as lines. Between
 `}` and `{` nothing but the end of one object and the start of the next can stand, so no row spans two lines.
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from melisma.arrow.native import native_decoder
 from melisma.arrow.rows import RecordLine, decode_lines, rows_to_batch
 from melisma.arrow.types import ColumnType, Field, Kind, StreamSchema
 from melisma.arrow.validate import Validator
@@ -47,7 +49,7 @@ class Decoded:
         bad: number within the run (from 0) and error of each bad record, in order.
         unknown: dotted name of each member that the schema does not name -> how many values it held.
         discarded: column -> how many of its values the stream's contract leaves out.
-        by_block: whether the block path gave it.
+        by_block: whether the block path or the native decoder gave it.
     """
 
     batch: pa.RecordBatch
@@ -79,7 +81,7 @@ class RunDecoder:
             does not look.
         ignored: top-level members that are passed over in silence.
         envelope: whether `time_extracted` and `version` are wanted.
-        by_block: whether the block path may be taken; False is for tests and for finding faults.
+        by_block: whether the block path or the native decoder may be taken; False is for tests and for finding faults.
     """
 
     def __init__(
@@ -100,6 +102,13 @@ class RunDecoder:
         self._validator = Validator(schema, constraints=validate)
         self._names = {each.name for each in schema.fields}
         self._parse = _parse_options(schema, envelope, on_unknown_field) if by_block else None
+        self._native = (
+            native_decoder(
+                schema, validate=validate, on_unknown_field=on_unknown_field, ignored=ignored, envelope=envelope
+            )
+            if by_block
+            else None
+        )
 
     def decode(self, run: Run) -> Decoded:
         """Decode a run.
@@ -107,6 +116,13 @@ class RunDecoder:
         Raises:
             BadMessage: a line is not a RECORD of this stream.
         """
+        if self._native is not None:
+            found = self._native.decode(run)
+            if found is None:
+                return self._by_row(run)
+            decoded = Decoded(found.batch, found.extracted, found.versions, unknown=found.unknown, by_block=True)
+            self._hold(decoded, run.lines, None)
+            return decoded
         if self._parse is not None:
             try:
                 return self._by_block(run)

@@ -190,6 +190,7 @@ class ParquetFileWriter:
             use_dictionary=dictionaries or False,
             column_encoding=encodings or None,
             write_statistics=True,
+            write_page_checksum=True,  # so that a bit that flips on a disk is found (`melisma lake verify --deep`)
         )
 
 

@@ -64,9 +64,8 @@ class BoundaryRows:
         if not self._left:
             return batch
         key = batch.column(self._column)
-        try:
-            value = pa.scalar(self._left_value).cast(key.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        value = _parsed(self._left_value, key.type)
+        if value is None:
             return batch  # the key's type has changed; then nothing can be said of its rows
         at_value = pc.indices_nonzero(pc.fill_null(pc.equal(key, value), False))
         if not len(at_value):
@@ -132,7 +131,9 @@ def _canonical(value: Any) -> Any:
         return {"number": str(int(value)) if whole else str(value.normalize())}
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
-    if isinstance(value, dt.datetime | dt.date | dt.time):
+    if type(value) is dt.date:  # the same moment once its column has become a timestamp
+        value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    if isinstance(value, dt.datetime | dt.time):
         return {type(value).__name__: value.isoformat()}
     return {type(value).__name__: str(value)}
 
@@ -143,6 +144,8 @@ def _text(value: pa.Scalar) -> str:
 
 
 def _parsed(text: str, of_type: pa.DataType) -> pa.Scalar | None:
+    if pa.types.is_timestamp(of_type) and len(text) == len("2024-01-31"):
+        text += "T00:00:00Z"  # a date, before the column was widened
     try:
         return pa.scalar(text).cast(of_type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

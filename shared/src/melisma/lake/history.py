@@ -51,12 +51,14 @@ class RunInfo(Struct, omit_defaults=True, kw_only=True):
     Attributes:
         opened: the sequence number of its open entry.
         silent: its tap announced no starting STATE. None until its first commit.
+        refused: streams at a position from which they must not go on; passing by does not make it a good one.
     """
 
     opened: int
     clean: bool = False
     released: bool = False
     silent: bool | None = None
+    refused: list[str] = field(default_factory=list)
 
 
 class StreamHistory(Struct, omit_defaults=True, kw_only=True):
@@ -168,17 +170,25 @@ class History(Struct, omit_defaults=True, kw_only=True):
         if record.announced is not None:
             run.silent = not record.announced
         self.announces = self.announces or record.announces or bool(record.announced)
+        run.refused += record.refused
         for name, cut in record.cuts.items():
             self._cut(self.stream(name), cut, run.opened)
         self._remove(record.run, record.removes)
         for name in record.replaced:
-            _void_pending(self.stream(name), run.opened)
+            _void_pending(self.stream(name))
         if record.state is not None:
             self.state, self.state_seq = record.state, record.seq
             _mark(self.wholes, Mark(seq=record.seq, position=record.whole))
+            for name in run.refused:
+                _extend_gap(self.stream(name), run.opened, record.seq)
             for name, position in record.positions.items():
-                mark = Mark(seq=record.seq, position=position, boundary=record.boundaries.get(name))
-                _mark(self.stream(name).marks, mark)
+                if name in run.refused:
+                    continue
+                marks = self.stream(name).marks
+                boundary = record.boundaries.get(name)
+                if boundary is None and marks and marks[0].position == position:
+                    boundary = marks[0].boundary  # it stands where it stood when it was acknowledged
+                _mark(marks, Mark(seq=record.seq, position=position, boundary=boundary))
         for name, schema in record.schemas.items():
             self.stream(name).schema = schema
         for name, version in record.versions.items():
@@ -196,6 +206,10 @@ class History(Struct, omit_defaults=True, kw_only=True):
             del stream.void[:-_VOID]
             stream.past = [mark for mark in stream.past if mark.seq <= cut.seq]
             stream.marks, stream.files = [], list(cut.restored)
+        waited = stream.pending_before
+        if waited and cut.seq > stream.acked:
+            # Where later runs passed by, the stream stood at what was its base, which is left now.
+            stream.marks = [m for m in stream.marks if m.seq < waited or m.position != stream.base]
         left = [mark for mark in stream.marks if mark.seq <= cut.seq]
         if cut.position:
             stream.past += left
@@ -207,12 +221,18 @@ class History(Struct, omit_defaults=True, kw_only=True):
         stream.base = stream.marks[0].position if stream.marks and stream.marks[0].seq <= cut.seq else ""
         stream.acked = cut.seq
         stream.files = [file for file in stream.files if file.seq > cut.seq]
-        stream.pending_before = opened if stream.files else 0
+        stream.pending_before = (waited if stream.pending else opened) if stream.files else 0
 
     def _compact(self, record: Compact) -> None:
         self.intents.pop(record.run, None)
         self._remove(record.run, record.removes)
         self.added += record.adds  # their seq is that of the rows in them, not of this entry
+        for name, schema in record.schemas.items():
+            self.stream(name).schema = schema
+        for file in record.adds:  # what dead letters of rows that are not acknowledged have become
+            stream = self.stream(file.stream)
+            if file.seq > stream.acked:
+                stream.files = sorted([*stream.files, file], key=lambda each: each.seq)
 
     def _rollback(self, record: Rollback) -> None:
         self._remove(record.run, record.removes)
@@ -244,13 +264,22 @@ class History(Struct, omit_defaults=True, kw_only=True):
         self.undeleted[actor] = sorted(paths)
 
 
-def _void_pending(stream: StreamHistory, opened: int) -> None:
-    """The files of earlier runs are gone: their positions are no longer places where a tap could go on."""
-    gone = [mark for mark in stream.marks if stream.acked < mark.seq < opened]
+def _void_pending(stream: StreamHistory) -> None:
+    """The files that waited are gone: their positions are no longer places where a tap could go on."""
+    first, last = stream.acked + 1, stream.pending_before - 1
+    gone = [mark for mark in stream.marks if first <= mark.seq <= last]
     stream.marks = [mark for mark in stream.marks if mark not in gone]
     stream.void = [*stream.void, *(mark.position for mark in gone)][-_VOID:]
-    stream.gaps = [*stream.gaps, (stream.acked + 1, opened)][-_GAPS:]
+    stream.gaps = [*stream.gaps, (first, last)][-_GAPS:]
     stream.pending_before = 0
+
+
+def _extend_gap(stream: StreamHistory, opened: int, seq: int) -> None:
+    """One gap for all the commits of a run that says nothing of this stream."""
+    if stream.gaps and stream.gaps[-1][0] == opened:
+        stream.gaps[-1] = (opened, seq)
+    else:
+        stream.gaps = [*stream.gaps, (opened, seq)][-_GAPS:]
 
 
 def _mark(marks: list[Mark], new: Mark) -> None:

@@ -194,9 +194,9 @@ class Journal:
         self._older, history.checkpoint = history.checkpoint, seq
         history.attempts, history.added, history.removed = {}, [], []
 
-    def prune(self, keep: int = KEEP) -> None:
-        """Delete entries behind the checkpoint before the newest, ascending, all but the newest `keep`."""
-        limit = self.key(min(self._older, self.history.seq - keep))
+    def prune(self, keep: int | None = None) -> None:
+        """Delete entries behind the checkpoint before the newest, ascending, all but the newest `keep` (KEEP)."""
+        limit = self.key(min(self._older, self.history.seq - (KEEP if keep is None else keep)))
         for key in self.ask(lambda: list(self._list("journal", 0))):
             if key >= limit:
                 break

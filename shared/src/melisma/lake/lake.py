@@ -11,10 +11,13 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from melisma.errors import ConfigError, MelismaError, StorageError, printable
-from melisma.lake import layout
+from melisma.lake import layout, maintenance
+from melisma.lake.changes import Changes
+from melisma.lake.generation import LiveFiles, Switch, Versioned, plan
+from melisma.lake.merge import KEY_BYTES
 from melisma.lake.objects import Objects, objects_of
 from melisma.lake.records import Boundary, FileEntry, RowCounts
 from melisma.lake.recover import Run, Settings, Staged, committed_state, open_run
@@ -36,12 +39,14 @@ class Facts:
         boundaries: the rows at each stream's highest replication key.
         versions: the generation that a stream's rows belong to.
         counts: what became of the records that were read.
+        switches: streams whose rows are replaced by a new generation.
     """
 
     schemas: dict[str, Any] = field(default_factory=dict)
     boundaries: dict[str, Boundary] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     counts: dict[str, RowCounts] = field(default_factory=dict)
+    switches: dict[str, Switch] = field(default_factory=dict)
 
 
 class FileLake:
@@ -51,6 +56,7 @@ class FileLake:
         store: its root is the lake's.
         pipeline: the setting: whose data this is.
         settings: how the run deals with others.
+        key_bytes: how many bytes of keys an upsert looks at together; see `melisma.lake.merge`.
 
     Attributes:
         run: this run's id.
@@ -60,7 +66,14 @@ class FileLake:
         ConfigError: `pipeline` cannot be part of a file name.
     """
 
-    def __init__(self, store: Store, pipeline: str = layout.DEFAULT_PIPELINE, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pipeline: str = layout.DEFAULT_PIPELINE,
+        settings: Settings | None = None,
+        *,
+        key_bytes: int = KEY_BYTES,
+    ) -> None:
         self._store, self._pipeline, self._settings = store, layout.check_pipeline(pipeline), settings
         self._staging = f"{layout.meta_dir(pipeline)}/staging"
         self._objects: Objects = objects_of(store)
@@ -69,6 +82,8 @@ class FileLake:
         self.folds_case = False
         self._numbers = itertools.count(1)
         self._segments: dict[str, str] = {}
+        self._key_bytes = key_bytes
+        self._live = LiveFiles(lambda stream: self._opened.live_files(stream))
         self._run: Run | None = None
         self._started = False
 
@@ -86,6 +101,10 @@ class FileLake:
             if run != self.run:
                 _LOG.info("removing what the run %s has left unfinished", run)
                 self._store.delete_tree(f"{self._staging}/{run}")
+        for path, handle in self._store.unfinished():
+            if self._is_of_another_run(path):
+                _LOG.info("revoking an upload that another run has left unfinished: %s", path)
+                self._store.revoke(handle)
 
     def committed_state(self) -> bytes:
         """The STATE of the last commit, as the JSON text that `commit` was given; `{}` for a new lake.
@@ -130,17 +149,36 @@ class FileLake:
         """
         number = next(self._numbers)
         name = layout.FileName(self._pipeline, self.run, number, extension)
-        final = "/".join([self._stream_dir(stream), *partition, str(name)])
-        temporary = f"{self._staging}/{self.run}/{number:06d}.tmp"
-        staged = self._store.stage(temporary, final)
-        self._files.add(temporary, staged)
-        return staged
+        return self._stage(number, "/".join([self._stream_dir(stream), *partition, str(name)]))
+
+    def stage_letters(self, stream: str, extension: str) -> StagedObject:
+        """Begin the next file of a stream's dead letters (`melisma.lake.dead_letters`)."""
+        number = next(self._numbers)
+        folder = f"{layout.meta_dir(self._pipeline)}/dead_letters/{layout.stream_segment(stream)}"
+        return self._stage(number, f"{folder}/{self.run}-{number:06d}.{extension}")
 
     def discard(self, staged: StagedObject) -> None:
         """Drop what `stage` began."""
         self._store.discard(staged)
 
-    def commit(self, staged: Sequence[StagedFile], state: bytes | None, facts: Facts | None = None) -> None:
+    def open_data(self, path: str) -> BinaryIO:
+        """Open a data file for reading; it is seekable."""
+        return self._store.open_raw(path)
+
+    def live_files(self, stream: str) -> list[FileEntry]:
+        """The data files that make up a stream now."""
+        return self._live.of(stream)
+
+    def version(self, stream: str) -> int | None:
+        """The version of a stream's table that was last made the current one; None if none was."""
+        return self._opened.version(stream)
+
+    def commit(
+        self,
+        staged: Sequence[StagedFile | Changes | Versioned],
+        state: bytes | None,
+        facts: Facts | None = None,
+    ) -> int:
         """Make files and STATE durable and visible together, or nothing of it.
 
         Args:
@@ -148,30 +186,32 @@ class FileLake:
             state: the newest STATE's value as JSON text, kept byte for byte; None if none came in this run.
             facts: what the entry says of the streams besides their files.
 
+        Returns:
+            How many files it added.
+
         Raises:
             Fenced: another run has taken over.
+            GenerationRefused: a new generation is too small.
             StorageError: the store fails; the next run cleans up.
         """
-        entries = [
-            Staged(
-                FileEntry(path=file.path, stream=file.stream, rows=file.rows, bytes=file.bytes),
-                self._files.handle(file.handle),
-            )
-            for file in staged
-        ]
         facts = facts or Facts()
+        planned = plan(self, staged, facts.switches, self._live, key_bytes=self._key_bytes)
+        entries = [self._entry(each.file, each.version, replaces=each.replaces) for each in planned.files]
         if not self._started:
             self.start(None, announces=False)
-        self._opened.commit(
+        seq = self._opened.commit(
             entries,
             state,
             schemas=facts.schemas,
             boundaries=facts.boundaries,
             versions=facts.versions,
+            removes=planned.removes,
             counts=facts.counts,
         )
-        for file in staged:
-            self._files.forget(file.handle)
+        for each in planned.files:
+            self._files.forget(each.file.handle)
+        self._live.committed(seq, self.run, [each.entry for each in entries], self._opened.removed)
+        return len(entries)
 
     def release(self) -> None:
         """Call before a STATE goes out."""
@@ -183,16 +223,61 @@ class FileLake:
 
     def close(self) -> None:
         """Remove the run's staging and give the pipeline up. Does not fail."""
+        with contextlib.suppress(StorageError):
+            self._store.delete_tree(f"{self._staging}/{self.run}")
         if self._run is not None:
-            with contextlib.suppress(StorageError):
-                self._store.delete_tree(f"{self._staging}/{self.run}")
             self._run.close()
             self._run = None
+
+    def compact(self, inputs: Sequence[FileEntry], staged: Sequence[StagedFile]) -> int:
+        """Put staged files in the place of live ones that hold the same rows; needs no `recover`. The entry's number.
+
+        Raises:
+            Overtaken: a writer has changed the inputs. Nothing is changed, and what was staged is gone.
+        """
+        versions = {file.version for file in inputs}  # one: they are compacted apart
+        replaces = any(file.replaces for file in inputs)
+        entries = [self._entry(each, next(iter(versions)), replaces=replaces) for each in staged]
+        return maintenance.compact(self._objects, self._files, self._pipeline, self.run, inputs, entries)
+
+    def rollback(self, to: int) -> int:
+        """Bring the lake back to what it was after entry `to`; after `recover`. The new entry's number.
+
+        Raises:
+            UsageError: the lake cannot go back there.
+        """
+        seq = maintenance.rollback(self._opened, self._files, to)
+        self._opened.end()
+        return seq
 
     def schema(self, stream: str) -> Mapping[str, Any] | None:
         """What the journal says of a stream's schema as last committed; None for a new stream."""
         known: Mapping[str, Any] | None = self._opened.schema(stream)
         return known
+
+    def _stage(self, number: int, final: str) -> StagedObject:
+        temporary = f"{self._staging}/{self.run}/{number:06d}.tmp"
+        return self._store.stage(temporary, final)
+
+    def _is_of_another_run(self, path: str) -> bool:
+        """Whether an unpublished file is this pipeline's, and not this run's."""
+        name = layout.parse_file_name(path.rpartition("/")[2])
+        own = path.startswith(f"{layout.meta_dir(self._pipeline)}/") or (
+            name is not None and name.pipeline == self._pipeline
+        )
+        return own and self.run not in path
+
+    def _entry(self, file: StagedFile, version: int | None = None, *, replaces: bool = False) -> Staged:
+        entry = FileEntry(
+            path=file.path,
+            stream=file.stream,
+            rows=file.rows,
+            bytes=file.bytes,
+            kind=file.kind,
+            version=version,
+            replaces=replaces,
+        )
+        return Staged(entry, self._files.add(file.handle))
 
     @property
     def _opened(self) -> Run:
@@ -218,21 +303,19 @@ class FileLake:
 class _LakeFiles:
     """The lake's files as the journal's protocol moves them (`recover.DataFiles`).
 
-    A handle is the temporary path that the file was staged under, so that another run can revoke it.
+    A handle is what the store can revoke a staged file by, in any process (`StagedObject.handle`).
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._staged: dict[str, StagedObject] = {}
 
-    def add(self, handle: str, staged: StagedObject) -> None:
-        self._staged[handle] = staged
-
-    def handle(self, staged: StagedObject) -> str:
-        return next(handle for handle, each in self._staged.items() if each is staged)
+    def add(self, staged: StagedObject) -> str:
+        self._staged[staged.handle] = staged
+        return staged.handle
 
     def forget(self, staged: StagedObject) -> None:
-        del self._staged[self.handle(staged)]
+        del self._staged[staged.handle]
 
     def publish(self, handle: str, path: str) -> None:  # noqa: ARG002 - the staged object knows its path
         self._store.publish(self._staged[handle])
@@ -245,7 +328,7 @@ class _LakeFiles:
         if staged is not None:
             self._store.discard(staged)
         else:
-            self._store.delete(handle)
+            self._store.revoke(handle)
 
     def delete(self, path: str) -> None:
         self._store.delete(path)

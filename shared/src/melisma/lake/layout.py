@@ -89,6 +89,8 @@ def check_pipeline(name: str, *, setting: str = "pipeline") -> str:
     Raises:
         ConfigError: it cannot.
     """
+    if name == "streams":
+        raise ConfigError(setting, "is a name that the lake keeps for itself", "Choose another name")
     if not _PIPELINE.fullmatch(name):
         fix = "Use 1 to 64 letters, digits, '_', '.' and '-', the first a letter or digit"
         raise ConfigError(setting, "cannot be part of a file name", fix)

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from melisma.errors import MelismaError, UsageError
 from melisma.lake import failpoints
 from melisma.lake.journal import Fenced, Journal
-from melisma.lake.records import Commit, Compact, Intent, Open, Record, Rollback, StagedFile
-from melisma.lake.recover import undo
+from melisma.lake.records import Commit, Compact, Intent, Open, Record, Rollback
+from melisma.lake.recover import handles, publish, undo
 from melisma.wire.position import load_state, positions
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from melisma.lake.records import FileEntry
     from melisma.lake.recover import DataFiles, Run, Staged
 
-__all__ = ["Overtaken", "can_compact", "compact", "rollback"]
+__all__ = ["Overtaken", "can_compact", "compact", "plan_rollback", "rollback"]
 
 
 class Overtaken(MelismaError):
@@ -53,7 +53,7 @@ def compact(
         files: the lake's files.
         pipeline: whose files they are.
         run: an id that no other actor has had.
-        inputs: live files of one stream for which `can_compact` holds.
+        inputs: live files of one stream, and of one version of its table, for which `can_compact` holds.
         staged: whole, durable and invisible files.
 
     Raises:
@@ -62,9 +62,9 @@ def compact(
     journal = Journal.load(objects, pipeline)
     paths = {file.path for file in inputs}
     live = {file.path for file in journal.live_files(inputs[0].stream)}
-    handles = [StagedFile(path=file.entry.path, handle=file.handle) for file in staged]
+    named = handles(staged)
     if not paths <= live or not all(can_compact(journal, file) for file in inputs):
-        undo(handles, files)
+        undo(named, files)
         raise Overtaken
 
     def revalidate() -> None:
@@ -72,16 +72,20 @@ def compact(
             raise Overtaken
 
     last, first = max(file.seq for file in inputs), min(file.first or file.seq for file in inputs)
-    adds = [replace(file.entry, seq=last, first=first) for file in staged]
+    replaces = any(file.replaces for file in inputs)
+    adds = [replace(file.entry, seq=last, first=first, version=inputs[0].version, replaces=replaces) for file in staged]
     try:
-        journal.append(Intent(run=run, staged=handles, compact=True), passes=_beside, revalidate=revalidate)
-        for file in staged:
-            files.publish(file.handle, file.entry.path)
-            failpoints.reach("compact:published")
-        files.sync()
+        journal.append(Intent(run=run, staged=named, compact=True), passes=_beside, revalidate=revalidate)
+        try:
+            publish(staged, files)
+        except Exception:
+            journal.read_on()
+            if any(intent.run == run for intent in journal.history.voided):
+                raise Overtaken from None
+            raise
         journal.append(Compact(run=run, adds=adds, removes=list(inputs)), passes=_beside, revalidate=revalidate)
     except (Fenced, Overtaken):
-        undo(handles, files)
+        undo(named, files)
         raise Overtaken from None
     failpoints.reach("compact:after")
     for file_in in inputs:
@@ -104,6 +108,20 @@ def rollback(run: Run, files: DataFiles, to: int) -> int:
         StorageError: the entry is pruned.
     """
     journal = run.journal
+    record = plan_rollback(journal, to, run.run)
+    journal.append(record)
+    failpoints.reach("rollback:after")
+    for file in record.removes:
+        files.delete(file.path)
+    return record.seq
+
+
+def plan_rollback(journal: Journal, to: int, run: str = "") -> Rollback:
+    """The entry that brings the lake back to what it was after entry `to`. Changes nothing.
+
+    Raises:
+        UsageError, StorageError: as `rollback`.
+    """
     then = journal.history_at(to)
     if then.seq != to or then.state is None:
         raise UsageError(f"entry {to} is not one that the lake can go back to. Choose one from: melisma lake log")
@@ -124,8 +142,8 @@ def rollback(run: Run, files: DataFiles, to: int) -> int:
             "Choose a later one from: melisma lake log"
         )
     found = positions(load_state(then.state))
-    record = Rollback(
-        run=run.run,
+    return Rollback(
+        run=run,
         to=to,
         removes=removes,
         state=then.state,
@@ -139,11 +157,6 @@ def rollback(run: Run, files: DataFiles, to: int) -> int:
         },
         voided={stream: sorted(set(names)) for stream, names in voided.items() if names},
     )
-    journal.append(record)
-    failpoints.reach("rollback:after")
-    for file in removes:
-        files.delete(file.path)
-    return record.seq
 
 
 def _beside(record: Record) -> bool:

@@ -13,10 +13,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from melisma.errors import StorageError
+from melisma.errors import MelismaError, StorageError
 from melisma.lake import failpoints
 from melisma.storage.local import LocalStore
-from melisma.storage.store import Store
+from melisma.storage.store import Store, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ __all__ = [
     "Objects",
     "ObjectsInStore",
     "ObjectsOnDisk",
+    "Refused",
     "objects_of",
     "prove_put_if_absent",
 ]
@@ -35,6 +36,10 @@ __all__ = [
 
 class Exists(Exception):
     """There is an object under this key already. It may be one's own, from a put whose reply was lost."""
+
+
+class Refused(StorageError):
+    """The store failed, and it is certain that nothing was created."""
 
 
 class NoReply(Exception):
@@ -87,18 +92,21 @@ class ObjectsOnDisk:
         """See Objects."""
         path = self._path(key)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        with self._refusals("write", path):
-            _make_folder(path.parent)
-            try:
+        try:
+            with self._refusals("write", path, Refused):
+                _make_folder(path.parent)
                 _write_synced(temporary, data)
-                failpoints.reach("put:written")
+            failpoints.reach("put:written")
+            with self._refusals("write", path):
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     raise Exists(key) from None
                 failpoints.reach("put:linked")
-            finally:
-                temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        with self._refusals("write", path):
             _sync_folder(path.parent)
 
     def put(self, key: str, data: bytes) -> None:
@@ -166,7 +174,7 @@ class ObjectsOnDisk:
         return self.root / key
 
     @contextlib.contextmanager
-    def _refusals(self, action: str, path: Path) -> Iterator[None]:
+    def _refusals(self, action: str, path: Path, kind: type[StorageError] = StorageError) -> Iterator[None]:
         """The operating system's refusals as StorageErrors."""
         try:
             yield
@@ -180,7 +188,7 @@ class ObjectsOnDisk:
                     "this file system has no hard links, so two runs could not be kept apart",
                     "Put the lake on a file system that has them, or on an object store",
                 ) from error
-            raise StorageError(action, str(path), error.strerror or type(error).__name__) from error
+            raise refused(action, str(path), error, kind) from error
 
 
 class ObjectsInStore:
@@ -251,23 +259,20 @@ class ObjectsInStore:
     @contextlib.contextmanager
     def _refusals(self, action: str, key: str) -> Iterator[None]:
         """The store's refusals as StorageErrors, anything less certain as NoReply."""
-        from obstore import exceptions
+        from melisma.storage import answers
 
         url = f"{self._url}/{key}" if self._url else key
         try:
             yield
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StorageError(
-                action, url, "the store denies access", "Check the credentials and what they may do"
-            ) from error
-        except (exceptions.NotSupportedError, NotImplementedError) as error:
-            raise StorageError(action, url, "the store cannot create an object only if it is absent") from error
-        except exceptions.InvalidPathError as error:
-            raise StorageError(action, url, "the store does not accept this name") from error
-        except FileNotFoundError as error:
-            raise StorageError(action, url, "there is no such bucket or container") from error
-        except exceptions.BaseError as error:
-            raise NoReply(f"cannot {action} {url}: no usable answer") from error
+        except (Exists, MelismaError):
+            raise
+        except Exception as error:
+            # A read that finds no way to the store has changed nothing; a write may have, before the way was lost.
+            if answers.is_final(error) or (action in {"read", "list"} and answers.is_unreachable(error)):
+                raise answers.refusal(action, url, error) from None
+            if isinstance(error, FileNotFoundError):
+                raise StorageError(action, url, "there is no such bucket or container") from None
+            raise NoReply(f"cannot {action} {url}: no usable answer") from None
 
 
 class _FileLock:
@@ -288,11 +293,16 @@ def objects_of(store: Store) -> Objects:
     """
     if isinstance(store, LocalStore):
         return ObjectsOnDisk(store.directory)
+    if store.root.scheme in {"s3", "gs", "az", "memory"}:
+        from melisma.storage.object_store import ObjectStore  # its libraries are there only if they were asked for
+
+        if isinstance(store, ObjectStore):
+            return ObjectsInStore(store.objects, store.prefix, store.display())
     raise StorageError(
         "keep a journal in",
         store.display(),
-        "this store cannot create an object only if it is absent, so two runs could not be kept apart",
-        "Use a local path for now",
+        "this kind of place cannot create a file only if it is absent, so two runs could not be kept apart",
+        "Use a local path, s3://, gs:// or az://",
     )
 
 

@@ -48,6 +48,8 @@ class FileEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
         seq: the last entry whose rows it holds; filled in when entries are read.
         first: the first such entry, where compaction made the two differ.
         run: the run that wrote it; filled in when entries are read.
+        version: the version of the table that its rows belong to (ACTIVATE_VERSION), if the tap names one.
+        replaces: rows of other files were removed for these. A replay must not remove it: those would be lost.
     """
 
     path: str
@@ -58,6 +60,8 @@ class FileEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     seq: int = 0
     first: int = 0
     run: str = ""
+    version: int | None = None
+    replaces: bool = False
 
 
 class StagedFile(Struct, frozen=True, kw_only=True):
@@ -155,6 +159,7 @@ class Commit(_Entry, tag="commit", kw_only=True):
         whole: position of every other stream.
         replaced: streams whose unacknowledged files of earlier runs are among `removes`.
         cuts: replay decisions that this commit is the first to rest on.
+        refused: streams, not in this run, which would be refused: the positions of this run say nothing of them.
         schemas: JSON Schema messages of streams where they are new or changed.
         full_table: streams with rows here that the STATE names with an empty bookmark.
         announced: whether the run's tap announced its starting STATE; in a run's first commit.
@@ -168,6 +173,7 @@ class Commit(_Entry, tag="commit", kw_only=True):
     whole: str = ""
     replaced: list[str] = []
     cuts: dict[str, Cut] = {}
+    refused: list[str] = []
     schemas: dict[str, Any] = {}
     boundaries: dict[str, Boundary] = {}
     versions: dict[str, int] = {}
@@ -182,10 +188,17 @@ class Release(_Entry, tag="release", kw_only=True):
 
 
 class Compact(_Entry, tag="compact", kw_only=True):
-    """Acknowledged files were written anew; the rows are the same."""
+    """Acknowledged files were written anew, the rows are the same; or dead letters were fed back.
+
+    Attributes:
+        schemas: of streams whose table has changed as letters were fed back.
+        counts: what became of the letters, per stream; empty for a compaction.
+    """
 
     adds: list[FileEntry] = []
     removes: list[FileEntry] = []
+    schemas: dict[str, Any] = {}
+    counts: dict[str, RowCounts] = {}
 
 
 class Rollback(_Entry, tag="rollback", kw_only=True):
@@ -220,6 +233,10 @@ class _Head(Struct):
     format: int
 
 
+# Made here and not at the first use: msgspec looks a type up then, and threads that do so at once crash in it.
+_HEADS, _RECORDS = msgspec.json.Decoder(_Head), msgspec.json.Decoder(Record)
+
+
 def encode(record: Struct) -> bytes:
     """A record as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
@@ -233,9 +250,9 @@ def decode(data: bytes, kind: type[_S] | Any, key: str) -> Any:
         StorageError: it was written by a newer melisma.
     """
     try:
-        if msgspec.json.decode(data, type=_Head).format > FORMAT:
+        if _HEADS.decode(data).format > FORMAT:
             raise StorageError("read", key, "it was written by a newer melisma", "Upgrade melisma")
-        return msgspec.json.decode(data, type=kind)
+        return _RECORDS.decode(data) if kind is Record else msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise Damaged(
             "read",

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
-from urllib.parse import quote
 
 import msgspec
 
@@ -20,7 +19,8 @@ from melisma.errors import ConfigError, InputError, MelismaError, StorageError, 
 from melisma.lake import failpoints, liveness
 from melisma.lake.history import History
 from melisma.lake.journal import Fenced, Journal, pipeline_folder
-from melisma.lake.objects import Exists, prove_put_if_absent
+from melisma.lake.layout import stream_segment
+from melisma.lake.objects import Exists, Refused, prove_put_if_absent
 from melisma.lake.records import (
     Boundary,
     Commit,
@@ -190,10 +190,20 @@ class Run:
         self._last_state: str | None = None
         self._first = True
         self._released = False
+        self.removed: frozenset[str] = frozenset()  # by the last commit
 
     def committed_state(self) -> str | None:
         """The JSON text of the STATE that was last committed, byte for byte; None if none was."""
         return self.journal.history.state
+
+    def version(self, stream: str) -> int | None:
+        """The version of a stream's table that was last made the current one; None if none was."""
+        known = self.journal.history.streams.get(stream)
+        return known.version if known else None
+
+    def live_files(self, stream: str) -> list[FileEntry]:
+        """The files that make up a stream now."""
+        return list(self.journal.live_files(stream))
 
     def schema(self, stream: str) -> Any:
         """The schema of a stream as last committed; None for a new one."""
@@ -206,7 +216,7 @@ class Run:
         Raises:
             ConfigError: another pipeline writes there, and each would remove what the other wrote.
         """
-        key = f"_melisma/streams/{quote(stream, safe='')}.json"
+        key = f"_melisma/streams/{stream_segment(stream)}.json"
         mine = msgspec.json.encode({"pipeline": self.journal.pipeline}) + b"\n"
         objects, ask = self.journal.objects, self.journal.ask
         with contextlib.suppress(Exists):
@@ -274,8 +284,8 @@ class Run:
         failpoints.reach("commit:before")
         try:
             self.journal.append(record, revalidate=lambda: self._refuse_taken(record.removes))
-        except Fenced:
-            undo(_handles(staged), self._files)
+        except (Fenced, Refused):  # no entry names the files, and none will: they need not wait for the next run
+            undo(handles(staged), self._files)
             raise
         failpoints.reach("commit:after")
         self._settle(record)
@@ -320,14 +330,12 @@ class Run:
     def _decide(self, stream: str, method: LoadMethod) -> Decision:
         if self._start is None:
             raise MelismaError("start() comes before the first decision")
-        return decide(
-            self._opened,
-            stream,
-            self._start,
-            method=method,
-            on_rewind=self._settings.on_rewind,
-            live=self.journal.live_files,
-        )
+        start, settings, live = self._start, self._settings, self.journal.live_files
+        decision = decide(self._opened, stream, start, method=method, on_rewind=settings.on_rewind, live=live)
+        if any(file.replaces for file in decision.remove):
+            # An earlier run merged; with its files rows would go that were acknowledged before it.
+            return decide(self._opened, stream, start, method="upsert")
+        return decision
 
     def _record(
         self,
@@ -358,9 +366,9 @@ class Run:
                     "Please report this"
                 )
             if decision.remove and stream not in self._replaced:
-                removes += decision.remove
-        if self._first:
-            self._decide_the_rest()
+                known = {file.path for file in removes}
+                removes += [file for file in decision.remove if file.path not in known]
+        refused = self._decide_the_rest() if self._first else []
         return Commit(
             run=self.run,
             adds=[file.entry for file in staged],
@@ -370,18 +378,27 @@ class Run:
             whole=found.whole,
             replaced=sorted(s for s in with_rows - self._replaced if self._decisions[s].remove),
             cuts={stream: decision.cut for stream, decision in self._unrecorded.items()},
+            refused=refused,
             full_table=sorted(s for s in with_rows if is_empty_bookmark(value, s)),
             counts=counts,
             announced=self._start is not None and not self._start.silent if self._first else None,
             announces=self._first and self._start is not None and self._start.announces,
         )
 
-    def _decide_the_rest(self) -> None:
-        """Streams that wait since earlier runs and may not come in this one keep their files waiting."""
+    def _decide_the_rest(self) -> list[str]:
+        """Streams that wait since earlier runs and may not come in this one keep their files waiting.
+
+        Says which of them would be refused; they are if and when they come.
+        """
+        refused = []
         for stream in self._opened.streams:
-            if stream not in self._decisions and self._start is not None:
-                with contextlib.suppress(UsageError):  # it is refused if and when the stream comes
-                    self._unrecorded[stream] = self._decide(stream, "append-only")
+            if stream in self._decisions or self._start is None:
+                continue
+            try:
+                self._unrecorded[stream] = self._decide(stream, "append-only")
+            except UsageError:
+                refused.append(stream)
+        return refused
 
     def _add_facts(
         self,
@@ -402,26 +419,25 @@ class Run:
         record.boundaries, record.versions = dict(boundaries), dict(versions)
 
     def _publish(self, staged: list[Staged]) -> None:
-        """Step 9: intent, then names, then a look at each."""
+        """Step 9: the intent, then the names."""
         try:
-            self.journal.append(Intent(run=self.run, staged=_handles(staged)))
+            self.journal.append(Intent(run=self.run, staged=handles(staged)))
         except Fenced:
             self.abandon(staged)
             raise
         failpoints.reach("intent:after")
-        for file in staged:
-            self._files.publish(file.handle, file.entry.path)
-            failpoints.reach("publish:one")
-        self._files.sync()
-        for file in staged:
-            size = self._files.size(file.entry.path)
-            if size != file.entry.bytes:
-                raise StorageError(
-                    "publish",
-                    file.entry.path,
-                    f"it has {'no' if size is None else size} bytes there, not {file.entry.bytes}",
-                    "Run it again: this commit is undone then",
-                )
+        try:
+            publish(staged, self._files)
+        except Exception as error:
+            # The likeliest reason is that another run has taken over and revoked the handles.
+            with contextlib.suppress(MelismaError):
+                self.journal.read_on()
+            if self.journal.history.last_run == self.run:
+                with contextlib.suppress(StorageError):  # then the next run does it
+                    undo(handles(staged), self._files)
+                raise
+            undo(handles(staged), self._files)
+            raise Fenced(self.journal.pipeline) from error
 
     def _refuse_taken(self, removes: list[FileEntry]) -> None:
         """A file that a compaction has taken into another one can no longer be removed by itself."""
@@ -431,9 +447,29 @@ class Run:
 
     def _settle(self, record: Commit) -> None:
         self._first, self._last_state = False, record.state
+        self.removed = frozenset(file.path for file in record.removes)
         self._unrecorded = {}
         self._replaced |= {file.stream for file in record.adds}
 
 
-def _handles(staged: list[Staged]) -> list[StagedFile]:
+def publish(staged: Iterable[Staged], files: DataFiles) -> None:
+    """Step 9: give each file its name, and look whether it is there whole."""
+    staged = list(staged)
+    for file in staged:
+        files.publish(file.handle, file.entry.path)
+        failpoints.reach("publish:one")
+    files.sync()
+    for file in staged:
+        size = files.size(file.entry.path)
+        if size != file.entry.bytes:
+            raise StorageError(
+                "publish",
+                file.entry.path,
+                f"it has {'no' if size is None else size} bytes there, not {file.entry.bytes}",
+                "Run it again: this commit is undone then",
+            )
+
+
+def handles(staged: Iterable[Staged]) -> list[StagedFile]:
+    """What an intent says of staged files."""
     return [StagedFile(path=file.entry.path, handle=file.handle) for file in staged]

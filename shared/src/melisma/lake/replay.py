@@ -17,7 +17,7 @@ from melisma.wire.position import Position, positions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from melisma.lake.history import History, Mark, StreamHistory
+    from melisma.lake.history import History, StreamHistory
     from melisma.wire.position import State
 
 __all__ = ["Decision", "LoadMethod", "OnRewind", "Start", "StateAhead", "StateBehind", "decide"]
@@ -129,9 +129,9 @@ def decide(
         return _silent(history, stream, known, start, unclean)
     match = _match(history, known, position, named=named)
     if match is not None:
-        seq, mark = match
+        seq, boundary = match
         decision = _decision(stream, "c", known, max(seq, known.acked), "")
-        return Decision(stream, decision.cut, decision.remove, mark.boundary if mark else None)
+        return Decision(stream, decision.cut, decision.remove, boundary)
     if position in known.void or (not named and _in_gap(history, known, position)):
         raise StateAhead(stream)
     earlier = _before(history, known, position, named=named)
@@ -210,16 +210,17 @@ def _unclean_files(history: History, known: StreamHistory) -> list[FileEntry]:
     return found[::-1]
 
 
-def _match(history: History, known: StreamHistory, position: str, *, named: bool) -> tuple[int, Mark | None] | None:
-    """The latest entry, not before the acknowledged one, at which the stream stood at `position`."""
+def _match(history: History, known: StreamHistory, position: str, *, named: bool) -> tuple[int, Boundary | None] | None:
+    """The latest entry, not before the acknowledged one, at which the stream stood at `position`, and its boundary."""
     if named:
-        found = next((mark for mark in reversed(known.marks) if mark.position == position), None)
-        if found is None:
+        found = [mark for mark in known.marks if mark.position == position]
+        if not found:
             return None
-        if known.pending and found.seq >= known.pending_before and position == known.base:
+        boundary = next((mark.boundary for mark in reversed(found) if mark.boundary is not None), None)
+        if known.pending and found[-1].seq >= known.pending_before and position == known.base:
             # A later run passed by without a row of this stream: it stands where it stood, and its files wait.
-            return known.acked, known.marks[0]
-        return found.seq, found
+            return known.acked, boundary
+        return found[-1].seq, boundary
     floor = max((mark.seq for mark in history.wholes if mark.seq <= known.acked), default=0)
     for mark in reversed(history.wholes):
         if mark.position == position and mark.seq >= floor and not _within(known.gaps, mark.seq):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
@@ -41,6 +41,7 @@ class StagedFile:
         handle: what the store publishes or discards.
         rows: rows in it.
         bytes: its size as stored.
+        kind: data, or dead letters.
     """
 
     stream: str
@@ -48,6 +49,7 @@ class StagedFile:
     handle: StagedObject
     rows: int
     bytes: int
+    kind: Literal["data", "dead_letter"] = "data"
 
 
 class Staging(Protocol):

@@ -1,18 +1,17 @@
-"""One way to open storage: local directories, and remote stores through fsspec."""
+"""One way to open storage: local directories, object stores, and servers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from melisma.errors import ConfigError
+from melisma.errors import ConfigError, MissingExtra
 from melisma.storage import options as storage_options
 from melisma.storage.local import LocalStore
-from melisma.storage.remote import open_remote
-from melisma.storage.store import FileInfo, StagedObject, Store, StoreLock
+from melisma.storage.store import FileInfo, StagedObject, Store
 from melisma.storage.url import parse
 
-__all__ = ["FileInfo", "StagedObject", "Store", "StoreLock", "open_store"]
+__all__ = ["FileInfo", "StagedObject", "Store", "open_store"]
 
 
 def open_store(
@@ -39,4 +38,21 @@ def open_store(
     arguments = storage_options.backend_arguments(root.scheme, options)
     if root.scheme == "file":
         return LocalStore(root)
-    return open_remote(root, arguments, distribution)
+    try:
+        # Imported here: a local lake does not pay for them, and they need not be installed.
+        match root.scheme:
+            case "s3":
+                from melisma.storage.s3 import open_s3
+
+                return open_s3(root, arguments)
+            case "sftp":
+                from melisma.storage.sftp import open_sftp
+
+                return open_sftp(root, arguments)
+            case _:
+                from melisma.storage.object_store import open_object_store
+
+                return open_object_store(root, arguments)
+    except ImportError:
+        extra = storage_options.BACKENDS[root.scheme].extra
+        raise MissingExtra(f"access to {root.scheme}://", distribution, extra) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import fnmatch
 import io
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from melisma.errors import StorageError
-from melisma.storage.store import FileInfo, StagedObject, Store, StoreLock, refused
+from melisma.storage.store import FileInfo, StagedObject, Store, refused
 from melisma.storage.url import StoreUrl
 
 __all__ = ["LocalStore"]
@@ -79,33 +78,12 @@ class LocalStore(Store):
         """The root as the system knows it."""
         return self._base
 
-    def write_bytes_atomic(self, path: str, data: bytes) -> None:
-        """See Store."""
-        full = self._full(path)
-        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
-        try:
-            full.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(full)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
-            self._unsynced.add(full.parent)
-        except OSError as error:
-            raise refused("write", str(full), error) from error
-        self.sync_published()
-
     def stage(self, temporary_path: str, final_path: str) -> StagedObject:
         """See Store."""
         temporary, final = self._full(temporary_path), self._full(final_path)
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            return _LocalStaged(temporary, final, final_path)
+            return _LocalStaged(temporary, final, temporary_path, final_path)
         except OSError as error:
             raise refused("write", str(temporary), error) from error
 
@@ -119,23 +97,10 @@ class LocalStore(Store):
             final.parent.mkdir(parents=True, exist_ok=True)
             self._unsynced.add(final.parent)
             os.link(staged.temporary, final)
-            staged.published = True
         except OSError as error:
             raise refused("write", str(final), error) from error
         with contextlib.suppress(OSError):  # a second name of the file does no harm; `recover` removes it
             staged.temporary.unlink()
-
-    def withdraw(self, staged: StagedObject) -> None:
-        """See Store."""
-        assert isinstance(staged, _LocalStaged)  # noqa: S101 - only our own `stage` makes them
-        try:
-            if staged.published or staged.temporary.samefile(staged.final):
-                staged.final.unlink(missing_ok=True)
-                staged.published = False
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise refused("delete", str(staged.final), error) from error
 
     def sync_published(self) -> None:
         """See Store. Covers the directories above too, once: another run may have made them and died."""
@@ -160,6 +125,10 @@ class LocalStore(Store):
         """See Store."""
         assert isinstance(staged, _LocalStaged)  # noqa: S101 - only our own `stage` makes them
         staged.drop()
+
+    def revoke(self, handle: str) -> None:
+        """See Store. The handle is the temporary path."""
+        self.delete(handle)
 
     def delete(self, path: str) -> None:
         """See Store."""
@@ -192,24 +161,6 @@ class LocalStore(Store):
             return []
         except OSError as error:
             raise refused("list", str(full), error) from error
-
-    def try_lock(self, path: str) -> StoreLock | None:
-        """See Store. flock: it ends with the process, however that ends. Network file systems may not hold it."""
-        full = self._full(path)
-        try:
-            full.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(full, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise refused("lock", str(full), error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError as error:
-            os.close(descriptor)
-            raise refused("lock", str(full), error) from error
-        return _LocalLock(descriptor)
 
     def _full(self, path: str) -> Path:
         segments = [segment for segment in path.split("/") if segment not in ("", ".")]
@@ -266,10 +217,9 @@ class _LocalInput(io.FileIO):
 
 
 class _LocalStaged(StagedObject):
-    def __init__(self, temporary: Path, final: Path, final_path: str) -> None:
-        self.temporary, self.final, self.final_path = temporary, final, final_path
-        self.bytes_written = 0
-        self.published = False
+    def __init__(self, temporary: Path, final: Path, handle: str, final_path: str) -> None:
+        self.temporary, self.final = temporary, final
+        self.handle, self.final_path, self.bytes_written = handle, final_path, 0
         self._raw = io.FileIO(temporary, "xb")
         self._file = io.BufferedWriter(self._raw, _BUFFER)
 
@@ -305,16 +255,6 @@ class _LocalStaged(StagedObject):
         """Leave nothing half-closed, and never fsync from the garbage collector."""
         with contextlib.suppress(Exception):
             self._raw.close()
-
-
-class _LocalLock(StoreLock):
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)  # the file itself stays: removing it would let two runs lock two files
-            self._descriptor = None
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:

@@ -17,7 +17,7 @@ __all__ = ["BACKENDS", "Backend", "Option", "backend_arguments"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One key: the backend's argument for it (dots lead into nested mappings), its type, and what it means."""
+    """One key: the backend's argument for it, its type, and what it means."""
 
     argument: str
     meaning: str
@@ -29,58 +29,52 @@ class Backend:
     """What stands behind a scheme.
 
     Attributes:
-        protocol: fsspec's name for it.
         extra: the connector's extra that installs it; empty when it is always there.
         options: the keys that `storage_options` may have.
     """
 
-    protocol: str
     extra: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "file": Backend("file"),
-    "memory": Backend("memory"),  # for tests
+    "file": Backend(),
     "s3": Backend(
-        "s3",
         "s3",
         {
             "endpoint_url": Option("endpoint_url", "the service's address, for stores other than AWS"),
-            "region": Option("client_kwargs.region_name", "the bucket's region"),
-            "access_key_id": Option("key", "the access key; by default the environment's credentials are used"),
-            "secret_access_key": Option("secret", "the access key's secret"),
-            "session_token": Option("token", "the token of temporary credentials"),
+            "region": Option("region", "the bucket's region; by default the profile's or AWS_REGION"),
+            "access_key_id": Option("access_key_id", "the access key; by default the environment's or role's"),
+            "secret_access_key": Option("secret_access_key", "the access key's secret"),
+            "session_token": Option("session_token", "the token of temporary credentials"),
             "profile": Option("profile", "a profile of the AWS configuration files"),
-            "anonymous": Option("anon", "true reads public buckets without credentials", bool),
+            "anonymous": Option("anonymous", "true reads public buckets without credentials", bool),
         },
     ),
     "gs": Backend(
         "gs",
-        "gs",
         {
-            "endpoint_url": Option("endpoint_url", "the service's address, for emulators"),
+            "endpoint_url": Option("base_url", "the service's address, for emulators"),
             "project": Option("project", "the project that is billed"),
-            "token_file": Option("token", "a service account's key file; by default the environment's"),
-            "anonymous": Option("anon", "true reads public buckets without credentials", bool),
+            "token_file": Option("service_account", "a service account's key file; by default the environment's"),
+            "anonymous": Option("skip_signature", "true reads public buckets without credentials", bool),
         },
     ),
     "az": Backend(
         "az",
-        "az",
         {
             "account_name": Option("account_name", "the storage account"),
             "account_key": Option("account_key", "the account's key"),
-            "sas_token": Option("sas_token", "a shared access signature"),
+            "sas_token": Option("sas_key", "a shared access signature"),
             "connection_string": Option("connection_string", "a connection string, instead of the above"),
             "tenant_id": Option("tenant_id", "the tenant of a service principal"),
             "client_id": Option("client_id", "the service principal"),
             "client_secret": Option("client_secret", "the service principal's secret"),
-            "anonymous": Option("anon", "true reads public containers without credentials", bool),
+            "endpoint_url": Option("endpoint", "the service's address, for emulators and sovereign clouds"),
+            "anonymous": Option("skip_signature", "true reads public containers without credentials", bool),
         },
     ),
     "sftp": Backend(
-        "sftp",
         "sftp",
         {
             "port": Option("port", "the server's port", int),
@@ -89,6 +83,9 @@ BACKENDS: Mapping[str, Backend] = {
             "key_file": Option("key_filename", "the user's private key file"),
         },
     ),
+    "http": Backend("http"),
+    "https": Backend("http"),
+    "memory": Backend("http"),  # for tests
 }
 
 
@@ -111,11 +108,5 @@ def backend_arguments(scheme: str, options: Mapping[str, Any] | None) -> dict[st
         if not isinstance(value, option.type) or (option.type is int and isinstance(value, bool)):
             kind = {str: "a string", bool: "true or false", int: "an integer"}[option.type]
             raise ConfigError(f"storage_options.{key}", "has the wrong type", f"Set it to {kind}")
-        target = arguments
-        *outer, last = option.argument.split(".")
-        for name in outer:
-            target = target.setdefault(name, {})
-        target[last] = value
-    if scheme == "gs" and arguments.pop("anon", False):
-        arguments["token"] = "anon"  # gcsfs has no flag for it  # noqa: S105
+        arguments[option.argument] = value
     return arguments

@@ -1,70 +1,56 @@
-"""Remote stores through fsspec.
-
-What is staged stands in a local temporary file and is uploaded by `publish`; a later version holds unfinished
-uploads instead. There is no lock.
-"""
+"""Servers that speak SFTP, through fsspec: for reading. They cannot create a file only if it is absent, and durably."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import tempfile
+import io
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
-from melisma.errors import MelismaError, MissingExtra, StorageError
-from melisma.storage.options import BACKENDS
-from melisma.storage.store import FileInfo, StagedObject, Store, StoreLock, refused
+import paramiko
+from fsspec.implementations.sftp import SFTPFileSystem
+
+from melisma.errors import MelismaError, StorageError
+from melisma.storage.store import FileInfo, Store, refused
 from melisma.storage.url import StoreUrl
 
-__all__ = ["RemoteStore", "open_remote"]
-
-_LOG = logging.getLogger(__name__)
+__all__ = ["SftpStore", "open_sftp"]
 
 
-def open_remote(root: StoreUrl, arguments: Mapping[str, Any], distribution: str) -> Store:
-    """Open a remote store.
+def open_sftp(root: StoreUrl, arguments: Mapping[str, Any]) -> SftpStore:
+    """Connect to a server.
+
+    Args:
+        root: its bucket is the host, with the user before an "@" and the port behind a ":".
+        arguments: from `options.backend_arguments`.
 
     Raises:
-        MissingExtra: the backend of this scheme is not installed.
+        StorageError: there is no connection, or it is refused.
     """
-    import fsspec  # here: local stores do not pay for it
-
-    backend = BACKENDS[root.scheme]
-    try:
-        fsspec.get_filesystem_class(backend.protocol)
-    except ImportError:
-        raise MissingExtra(f"access to {root.scheme}://", distribution, backend.extra) from None
     arguments = dict(arguments)
-    if root.scheme == "sftp":
-        user, at, host = root.bucket.rpartition("@")
-        arguments["host"] = host
-        if at:
-            arguments.setdefault("username", user)
-    elif root.scheme == "az" and "@" in root.bucket:
-        container, _, host = root.bucket.partition("@")
-        arguments.setdefault("account_name", host.partition(".")[0])
-        root = StoreUrl(root.scheme, container, root.path)
+    user, _, place = root.bucket.rpartition("@")
+    host, _, port = place.partition(":")
+    if user:
+        arguments.setdefault("username", user)
+    if port:
+        arguments.setdefault("port", int(port))
     with _failing("open", str(root)):
-        return RemoteStore(root, fsspec.filesystem(backend.protocol, **arguments))
+        return SftpStore(root, SFTPFileSystem(host, **arguments))
 
 
-class RemoteStore(Store):
-    """A bucket, container or server behind an fsspec file system."""
+class SftpStore(Store):
+    """A directory of a server, behind an fsspec file system."""
 
     def __init__(self, root: StoreUrl, filesystem: Any) -> None:
         super().__init__(root)
-        self._filesystem = filesystem
-        host = "" if root.scheme == "sftp" else root.bucket
-        self._base = "/".join(part for part in (host, root.path) if part)
-        if root.scheme in ("sftp", "memory"):
-            self._base = f"/{self._base}"
+        self._filesystem, self._base = filesystem, f"/{root.path}"
 
     def open_raw(self, path: str) -> BinaryIO:
         """See Store."""
         with _failing("read", self.display(path)):
-            return cast("BinaryIO", self._filesystem.open(self._full(path), "rb"))
+            file = self._filesystem.open(self._full(path), "rb")
+        return cast("BinaryIO", io.BufferedReader(_Input(file, self.display(path)), 1 << 20))
 
     def glob(self, pattern: str) -> list[FileInfo]:
         """See Store."""
@@ -91,58 +77,9 @@ class RemoteStore(Store):
         """See Store."""
         with _failing("read", self.display(path)):
             try:
-                self._filesystem.invalidate_cache()
                 return int(self._filesystem.size(self._full(path)))
             except FileNotFoundError:
                 return None
-
-    def write_bytes_atomic(self, path: str, data: bytes) -> None:
-        """See Store."""
-        with _failing("write", self.display(path)):
-            self._make_parent(path)
-            self._filesystem.pipe_file(self._full(path), data)
-
-    def stage(self, temporary_path: str, final_path: str) -> StagedObject:  # noqa: ARG002 - needs no name
-        """See Store."""
-        self._full(final_path)
-        return _Spooled(final_path)
-
-    def publish(self, staged: StagedObject) -> None:
-        """See Store."""
-        assert isinstance(staged, _Spooled)  # noqa: S101 - only our own `stage` makes them
-        where = self.display(staged.final_path)
-        with _failing("write", where):
-            full = self._full(staged.final_path)
-            if self._filesystem.exists(full):
-                raise refused("write", where, FileExistsError(17, ""))
-            self._make_parent(staged.final_path)
-            staged.published = True
-            self._filesystem.put_file(staged.file.name, full)
-        staged.drop()
-
-    def withdraw(self, staged: StagedObject) -> None:
-        """See Store."""
-        assert isinstance(staged, _Spooled)  # noqa: S101 - only our own `stage` makes them
-        if staged.published:
-            self.delete(staged.final_path)
-
-    def sync_published(self) -> None:
-        """See Store. A remote store has answered only when it was durable."""
-
-    def discard(self, staged: StagedObject) -> None:
-        """See Store."""
-        assert isinstance(staged, _Spooled)  # noqa: S101 - only our own `stage` makes them
-        staged.drop()
-
-    def delete(self, path: str) -> None:
-        """See Store."""
-        with _failing("delete", self.display(path)), contextlib.suppress(FileNotFoundError):
-            self._filesystem.rm(self._full(path))
-
-    def delete_tree(self, path: str) -> None:
-        """See Store."""
-        with _failing("delete", self.display(path)), contextlib.suppress(FileNotFoundError):
-            self._filesystem.rm(self._full(path), recursive=True)
 
     def list_dirs(self, path: str) -> list[str]:
         """See Store."""
@@ -153,78 +90,64 @@ class RemoteStore(Store):
                 return []
         return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
 
-    def try_lock(self, path: str) -> StoreLock | None:
-        """See Store. Nothing is locked yet: the journal of the lake fences runs on remote stores."""
-        _LOG.debug("no lock is taken for %s", self.display(path))
-        return _NoLock()
-
-    def _make_parent(self, path: str) -> None:
-        """Object stores have no directories; servers need them made."""
-        if self.root.scheme in ("sftp", "memory"):
-            self._filesystem.makedirs(self._full(path).rpartition("/")[0], exist_ok=True)
-
     def _full(self, path: str) -> str:
         segments = [segment for segment in path.split("/") if segment not in ("", ".")]
         if ".." in segments or "\x00" in path:
             raise StorageError("open", self.display(), "a path below it leads out of it", "Write the path without ..")
-        return "/".join([self._base, *segments])
+        return "/".join([self._base.rstrip("/"), *segments])
 
     def _info(self, entry: Mapping[str, Any]) -> FileInfo:
-        changed = next(
-            (entry[key] for key in ("LastModified", "last_modified", "updated", "mtime", "created") if entry.get(key)),
-            0,
-        )
-        if isinstance(changed, str):
-            changed = datetime.fromisoformat(changed)
+        changed = entry.get("mtime") or 0
         if isinstance(changed, datetime):
             changed = changed.timestamp()
-        etag = next((str(entry[key]).strip('"') for key in ("ETag", "etag") if entry.get(key)), None)
         path = str(entry["name"])[len(self._base) :].lstrip("/")
-        return FileInfo(path, int(entry["size"] or 0), int(changed * 1_000_000_000), etag)
+        return FileInfo(path, int(entry["size"] or 0), int(changed * 1_000_000_000))
 
 
-class _Spooled(StagedObject):
-    def __init__(self, final_path: str) -> None:
-        self.final_path, self.bytes_written = final_path, 0
-        self.published = False
-        # A file with a name, since backends upload by path; it goes with `drop`, or with the object.
-        self.file = tempfile.NamedTemporaryFile("wb", prefix="melisma-", delete=True)  # noqa: SIM115
+class _Input(io.RawIOBase):
+    """A remote file whose read errors are StorageErrors."""
 
-    def write(self, data: Any) -> int:
-        try:
-            count = self.file.write(data)
-        except OSError as error:
-            raise refused("write", self.file.name, error) from error
-        self.bytes_written += count
-        return count
+    def __init__(self, file: Any, where: str) -> None:
+        self._file, self._where = file, where
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with _failing("read", self._where):
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        with _failing("read", self._where):
+            data = self._file.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            try:
-                self.file.flush()
-            except OSError as error:
-                raise refused("write", self.file.name, error) from error
-
-    def drop(self) -> None:
-        super().close()
-        with contextlib.suppress(OSError):
-            self.file.close()
-
-
-class _NoLock(StoreLock):
-    def release(self) -> None:
-        pass
+            with contextlib.suppress(Exception):
+                self._file.close()
 
 
 @contextlib.contextmanager
 def _failing(action: str, where: str) -> Iterator[None]:
-    """Turn what a backend raises into a StorageError; its own text may hold secrets, so only its kind is kept."""
+    """Turn what a library raises into a StorageError; its own text may hold secrets, so only its kind is kept."""
     try:
         yield
     except MelismaError:
         raise
+    except paramiko.AuthenticationException:
+        raise StorageError(action, where, "the server does not accept these credentials", "Check them") from None
     except OSError as error:
-        raise refused(action, where, error) from error
+        raise refused(action, where, error) from None
     except Exception as error:
-        raise StorageError(action, where, f"the store failed with {type(error).__name__}") from error
+        raise StorageError(action, where, f"the server failed with {type(error).__name__}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import errno
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ from melisma.errors import StorageError
 from melisma.storage import codecs
 from melisma.storage.url import StoreUrl, display
 
-__all__ = ["FileInfo", "StagedObject", "Store", "StoreLock", "refused"]
+__all__ = ["FileInfo", "StagedObject", "Store", "refused"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,10 +43,12 @@ class StagedObject(io.RawIOBase, abc.ABC):
 
     Attributes:
         final_path: where `Store.publish` will show it.
+        handle: what another process can revoke it by (`Store.revoke`); known once it is closed.
         bytes_written: bytes handed over so far.
     """
 
     final_path: str
+    handle: str
     bytes_written: int
 
     def writable(self) -> bool:
@@ -57,16 +60,11 @@ class StagedObject(io.RawIOBase, abc.ABC):
         return self.bytes_written
 
 
-class StoreLock(abc.ABC):
-    """A lock that ends with `release`, or with the process that holds it."""
-
-    @abc.abstractmethod
-    def release(self) -> None:
-        """Give the lock up. May be called twice."""
-
-
 class Store(abc.ABC):
-    """A directory tree of files, local or remote, below one root."""
+    """A directory tree of files, local or remote, below one root.
+
+    What is abstract here is for reading; a store that cannot keep two writers apart has no more.
+    """
 
     def __init__(self, root: StoreUrl) -> None:
         self.root = root
@@ -120,52 +118,51 @@ class Store(abc.ABC):
         """A file's size in bytes as stored, or None if there is none."""
 
     @abc.abstractmethod
-    def write_bytes_atomic(self, path: str, data: bytes) -> None:
-        """Create or replace a small file durably: readers, and a crash, see the old content or the new."""
+    def list_dirs(self, path: str) -> list[str]:
+        """The names of the directories directly below `path`, sorted; none if it is absent."""
 
-    @abc.abstractmethod
-    def stage(self, temporary_path: str, final_path: str) -> StagedObject:
+    def stage(self, temporary_path: str, final_path: str) -> StagedObject:  # noqa: ARG002
         """Begin a file that will appear at `final_path`.
 
         `temporary_path` is where its bytes stand until then, for stores that need a name for them; stores with
         unfinished uploads use none.
         """
+        raise self._read_only("write", final_path)
 
-    @abc.abstractmethod
     def publish(self, staged: StagedObject) -> None:
         """Show a closed staged object at its final path. Durable only after `sync_published`.
 
         Raises:
-            StorageError: something is at the final path already (it is never overwritten), or the store fails.
+            StorageError: something is at the final path already (it is never overwritten), the object was
+                revoked, or the store fails.
         """
+        raise self._read_only("write", staged.final_path)
 
-    @abc.abstractmethod
-    def withdraw(self, staged: StagedObject) -> None:
-        """Undo `publish`, also one that was broken off half-way; never removes a file that is not this one."""
-
-    @abc.abstractmethod
-    def sync_published(self) -> None:
+    def sync_published(self) -> None:  # noqa: B027 - most stores have nothing to do
         """Make the names of everything published since the last call survive a crash."""
 
-    @abc.abstractmethod
     def discard(self, staged: StagedObject) -> None:
         """Drop a staged object, closed or not; nothing of it remains. A published one stays where it is."""
+        raise self._read_only("delete", staged.final_path)
 
-    @abc.abstractmethod
+    def revoke(self, handle: str) -> None:
+        """Make it impossible to publish what another process has staged under `handle`. Gone already: fine."""
+        raise self._read_only("delete", handle)
+
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """The final paths and handles of what anybody has staged without a temporary path, and not published."""
+        return iter(())
+
     def delete(self, path: str) -> None:
         """Remove a file, or an empty directory; what is absent already is fine."""
+        raise self._read_only("delete", path)
 
-    @abc.abstractmethod
     def delete_tree(self, path: str) -> None:
         """Remove a directory with all that is in it; what is absent already is fine."""
+        raise self._read_only("delete", path)
 
-    @abc.abstractmethod
-    def list_dirs(self, path: str) -> list[str]:
-        """The names of the directories directly below `path`, sorted; none if it is absent."""
-
-    @abc.abstractmethod
-    def try_lock(self, path: str) -> StoreLock | None:
-        """Take the lock that the file `path` stands for, or None if another process holds it."""
+    def _read_only(self, action: str, path: str) -> StorageError:
+        return StorageError(action, self.display(path), f"places of {self.root.scheme}:// can be read, not written")
 
 
 _RULES = {
@@ -191,14 +188,14 @@ _RULES = {
 }
 
 
-def refused(action: str, where: str, error: OSError) -> StorageError:
-    """The StorageError that says in plain words what the system said in its own."""
+def refused(action: str, where: str, error: OSError, kind: type[StorageError] = StorageError) -> StorageError:
+    """The StorageError, or one of its `kind`, that says in plain words what the system said in its own."""
     number = error.errno
+    if number is None and isinstance(error, FileNotFoundError):
+        number = errno.ENOENT
+    elif number is None and isinstance(error, PermissionError):
+        number = errno.EACCES
     if number in _RULES:
-        return StorageError(action, where, *_RULES[number])
-    if isinstance(error, FileNotFoundError):
-        return StorageError(action, where, *_RULES[errno.ENOENT])
-    if isinstance(error, PermissionError):
-        return StorageError(action, where, *_RULES[errno.EACCES])
+        return kind(action, where, *_RULES[number])
     name = errno.errorcode.get(number, str(number)) if number else type(error).__name__
-    return StorageError(action, where, f"the store failed with {name}")
+    return kind(action, where, f"the store failed with {name}")

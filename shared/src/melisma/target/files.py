@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import typing as th
 
+from melisma.errors import ConfigError
 from melisma.target.target import ArrowTarget
 
 if TYPE_CHECKING:
@@ -16,15 +18,25 @@ if TYPE_CHECKING:
     from melisma.lake.lake import FileLake
     from melisma.lake.replay import Decision, LoadMethod
     from melisma.lake.writer import WriteBudget
+    from melisma.storage.store import Store
     from melisma.target.sink import ArrowSink, Writer
 
 __all__ = ["FILE_SETTINGS", "FileTarget"]
 
 MEGABYTE = 1024 * 1024
 
+_PER_KEY_BYTE = 8
+"""Bytes that an upsert needs for each byte of keys: to find the last row of each, and to look them up."""
+
 
 class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
-    """A target that writes one kind of file. Write `open_writer`, and the settings of the format."""
+    """A target that writes one kind of file. Write `open_writer`, and the settings of the format.
+
+    Attributes:
+        load_methods: what the format can do. Upsert needs a `StreamWriter`: its files are written anew by key.
+    """
+
+    load_methods: ClassVar[tuple[str, ...]] = ("append-only", "overwrite", "upsert")
 
     @property
     def default_sink_class(self) -> type[Sink]:  # type: ignore[override]
@@ -57,14 +69,39 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
     def open_destination(self) -> FileLake:
         """The lake that `destination_path` names."""
         from melisma.lake.lake import FileLake
+
+        key_bytes = int(self.config.get("merge_memory_mb", 256) * MEGABYTE) // _PER_KEY_BYTE
+        return FileLake(self._open_store(), self.config.get("pipeline", "default"), key_bytes=max(1, key_bytes))
+
+    def replay_dead_letters(self) -> Counter[str]:
+        """Feed the lake's dead letters back (`melisma.target.redelivery`)."""
+        from melisma.lake.redelivery import RedeliveryLake
+        from melisma.target.redelivery import redeliver
+
+        lake = RedeliveryLake(self._open_store(), self.config.get("pipeline", "default"))
+        self._destination = lake
+        try:
+            lake.recover()
+            return redeliver(self, lake)
+        finally:
+            lake.close()
+
+    def _open_store(self) -> Store:
         from melisma.storage.filesystem import open_store
 
-        store = open_store(
+        return open_store(
             self.config["destination_path"],
             self.config.get("storage_options"),
             distribution=self.package_name or self.name,
         )
-        return FileLake(store, self.config.get("pipeline", "default"))
+
+    def version(self, stream: str) -> int | None:
+        """The lake's."""
+        return self.lake.version(stream)
+
+    def live_rows(self, stream: str) -> int:
+        """The lake's."""
+        return sum(file.rows for file in self.lake.live_files(stream))
 
     def decide(self, stream: str, method: LoadMethod) -> Decision:
         """The lake's decision."""
@@ -75,6 +112,10 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         from melisma.lake.partition import parse_partition_by
 
         super().check_config()
+        method = self.config.get("load_method", "append-only")
+        if method not in self.load_methods:
+            rule = f'"{method}" is not possible with files of this format'
+            raise ConfigError("load_method", rule, "Valid values: " + ", ".join(self.load_methods))
         parse_partition_by(self.config.get("partition_by"), "*")
         self.open_destination()
 
@@ -91,6 +132,57 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
 
 
 FILE_SETTINGS = th.PropertiesList(
+    th.Property(
+        "hard_delete",
+        th.BooleanType,
+        default=False,
+        title="Hard Delete",
+        description=(
+            "Whether rows that the tap marks as deleted (_sdc_deleted_at, with load method upsert), and rows of "
+            "earlier versions (ACTIVATE_VERSION), are removed. If not they are kept and marked; see "
+            "docs/load-methods.md."
+        ),
+    ),
+    th.Property(
+        "allow_empty_overwrite",
+        th.BooleanType,
+        default=False,
+        title="Allow Empty Overwrite",
+        description=(
+            "Whether a stream that sent no rows may take the place of one that has some, with load method overwrite "
+            "or by ACTIVATE_VERSION. If not the run fails, and the old rows stay."
+        ),
+    ),
+    th.Property(
+        "max_shrink_percent",
+        th.NumberType(minimum=0, maximum=100),
+        default=90,
+        title="Max Shrink Percent",
+        description=(
+            "By how much, in percent of the rows, an overwrite or ACTIVATE_VERSION may shrink a stream. If it is more "
+            "the run fails, and the old rows stay. 100 allows anything but no rows at all."
+        ),
+    ),
+    th.Property(
+        "merge_memory_mb",
+        th.NumberType(exclusive_minimum=0),
+        default=256,
+        title="Merge Memory",
+        description=(
+            "About how much memory an upsert may take for keys, in MiB. If a commit brings more of them, the lake's "
+            "key columns are read more than once."
+        ),
+    ),
+    th.Property(
+        "trust_eof",
+        th.BooleanType,
+        default=False,
+        title="Trust EOF",
+        description=(
+            "Whether the end of the input is enough to take an overwritten stream for whole. If not, a STATE or "
+            "ACTIVATE_VERSION must come after its last row, as a tap that fails ends the input too."
+        ),
+    ),
     th.Property(
         "destination_path",
         th.StringType,

@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from melisma.arrow.metadata import BatchMetadata
@@ -19,6 +19,7 @@ from melisma.errors import BadMessage, InputError, TruncatedInput, printable
 from melisma.lake.lake import Facts
 from melisma.lake.records import RowCounts
 from melisma.target.ending import refuse_cut_tail
+from melisma.target.generations import RowVersions, activate, finish
 from melisma.target.window import State, Window
 from melisma.wire.framing import Framer, Run
 from melisma.wire.messages import Message, announces_state, envelope, state_text
@@ -26,6 +27,7 @@ from melisma.wire.position import has_progress_markers, load_state
 
 if TYPE_CHECKING:
     from melisma.arrow.decode import Decoded
+    from melisma.target.bad_records import BadRecords
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink, PendingRows
     from melisma.target.tally import Tally
@@ -49,8 +51,14 @@ class Destination(Protocol):
     def start(self, announced: bytes | None, /, *, announces: bool) -> None:
         """How the tap began: the STATE before its first SCHEMA, and whether it says that it always sends one."""
 
-    def commit(self, staged: Sequence[Any], state: bytes | None, facts: Facts, /) -> None:
-        """Make what the writers finished durable and visible together with the STATE, or nothing of it."""
+    def commit(self, staged: Sequence[Any], state: bytes | None, facts: Facts, /) -> int:
+        """Make what the writers finished durable and visible together with the STATE, or nothing of it.
+
+        How many files it added is returned.
+        """
+
+    def schema(self, stream: str, /) -> Mapping[str, Any] | None:
+        """What was last committed of a stream's schema (`ArrowSink.described`); None for a new stream."""
 
     def release(self) -> None:
         """Called before a STATE goes out."""
@@ -81,8 +89,9 @@ class Load:
         output: where committed STATEs are printed.
         logger: for warnings and the summary.
         commit_seconds: how old uncommitted rows may be when a STATE comes, before they are committed under it.
-        on_bad_record: `fail` or `skip`.
+        bad: what becomes of bad records.
         sync_started_at: for the `_sdc_*` columns, milliseconds since 1970.
+        trust_eof: the end of the input is evidence enough that a generation is whole.
         clock: monotonic seconds.
     """
 
@@ -94,14 +103,16 @@ class Load:
         logger: logging.Logger,
         *,
         commit_seconds: float,
-        on_bad_record: str,
+        bad: BadRecords,
         sync_started_at: int,
+        trust_eof: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._streams, self._destination, self._output, self._log = streams, destination, output, logger
-        self._commit_seconds, self._skip_bad = commit_seconds, on_bad_record == "skip"
-        self._sync_started_at, self._clock = sync_started_at, clock
+        self._commit_seconds, self.bad = commit_seconds, bad
+        self._sync_started_at, self._trust_eof, self._clock = sync_started_at, trust_eof, clock
         self._framer = Framer()
+        self._versions = RowVersions()
         self._window = Window()
         self._routes: dict[str, Route] = {}
         self._retired: list[ArrowSink] = []
@@ -115,7 +126,7 @@ class Load:
         self._warned: set[tuple[str, ...]] = set()
         self._rest = b""
         self.counts: Counter[str] = Counter()
-        self.skipped: Counter[tuple[str, str, str]] = Counter()
+        self.discarded: Counter[tuple[str, str]] = Counter()
         self.unknown: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -170,6 +181,7 @@ class Load:
         self._start()
         tails = [(name, sink) for name, route in self._routes.items() for sink in route.sinks if sink.has_tail]
         refuse_cut_tail(tails, self._state or self._announced, announces=self._announces)
+        finish(self._sinks(), trust_eof=self._trust_eof)
         for sink in self._sinks():
             sink.settle()
         self._commit()
@@ -201,7 +213,12 @@ class Load:
         if run.stream not in self._routes:
             raise self._streams.before_schema(run)
         self.counts["RECORD"] += len(run.lines)
-        self._window.add(run)
+        for part, version, other in self._versions.cut(run):
+            if other:
+                self._flush()
+                for sink in self._routes[run.stream].sinks:
+                    sink.begin(version)
+            self._window.add(part)
         if self._window.full:
             self._flush()
 
@@ -221,10 +238,8 @@ class Load:
                 self._route(message)
             case "ACTIVATE_VERSION":
                 self._flush()
-                self._warn(
-                    "ACTIVATE_VERSION is not acted on yet: rows of earlier versions stay (load method append-only)",
-                    message.type,
-                )
+                for warning in activate(message, self._routes, self._commit):
+                    self._warn(warning, message.type, warning)
             case "BATCH":
                 raise BadMessage(
                     "a BATCH message, which this version does not read",
@@ -291,16 +306,19 @@ class Load:
                 faults.append(error)
                 continue
             for sink, decoded, lines in results:
-                if decoded.bad and not self._skip_bad:
-                    faults.append(decoded.bad[0][1])
                 noted.append((sink.stream_name, decoded))
-                rows.append(sink.take(decoded, lines, state.line if state else 0, metadata))
+                letters = self.bad.letters(decoded, run, metadata.received_at)
+                rows.append(sink.take(decoded, lines, state.line if state else 0, metadata, letters))
+        bad = self.bad.fault([decoded for _, decoded in noted])
+        if bad is not None:
+            faults.append(bad)
         if faults:
             return min(faults, key=lambda error: error.line or 0)
         for stream, decoded in noted:
             self._note_unknown(stream, decoded.unknown)
-            for _, bad in decoded.bad:
-                self._note_bad(bad)
+            self.bad.note(decoded)
+            for column, count in decoded.discarded.items():
+                self.discarded[stream, column] += count
         if state is not None:
             for each in rows:
                 each.write_settled()
@@ -326,17 +344,23 @@ class Load:
         }
 
     def _commit(self) -> None:
+        sinks = list(self._sinks())
+        if any(sink.generation.holding for sink in sinks):
+            self._committed_at = self._clock()  # a STATE would cover rows that wait
+            return
         staged: list[Any] = []
         facts = Facts()
-        for sink in self._sinks():
+        for sink in sinks:
             files, tally = sink.take_settled()
             staged += files
             if tally.read:
                 _state_facts(facts, sink, tally)
-        if staged or self._state != self._released:
-            self._destination.commit(staged, self._state, facts)
+            sink.generation.describe(facts)
+        if staged or facts.switches or self._state != self._released:
+            self.counts["files"] += self._destination.commit(staged, self._state, facts)
             self.counts["commits"] += 1
-            self.counts["files"] += len(staged)
+            for sink in sinks:
+                sink.generation.committed()
         self._retired = [sink for sink in self._retired if sink.has_tail]
         if self._state is not None and self._state != self._released:
             self._print(self._state)
@@ -368,13 +392,6 @@ class Load:
                 name,
             )
 
-    def _note_bad(self, error: InputError) -> None:
-        stream, column, rule = error.stream or "", error.column or "", error.rule
-        if (stream, column, rule) not in self.skipped and len(self.skipped) >= _MOST_NAMES:
-            column = "(other columns)"
-        self.skipped[stream, column, rule] += 1
-        self._warn(f"{error} (skipped; on_bad_record: skip)", stream, column, rule)
-
     def _warn(self, text: str, *key: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
@@ -389,8 +406,9 @@ def _state_facts(facts: Facts, sink: ArrowSink, tally: Tally) -> None:
         written=before.written + tally.written,
         repeated=before.repeated + tally.repeated,
         skipped=before.skipped + tally.skipped,
+        dead=before.dead + tally.dead,
     )
-    facts.schemas[stream] = {"schema": sink.columns.json_schema, "key_properties": list(sink.columns.key_properties)}
+    facts.schemas[stream] = sink.described
     if sink.boundary is not None:
         facts.boundaries[stream] = sink.boundary
 

@@ -27,6 +27,9 @@ class Route:
         stream: the input stream's name.
         maps: its stream maps, each with the sink that it feeds (None for a stream that is removed).
         schema_line: the SCHEMA message as it came, to know a repeated one.
+
+    Attributes:
+        straight: records go to one sink as they come.
     """
 
     def __init__(self, stream: str, maps: Sequence[tuple[StreamMap, ArrowSink | None]], schema_line: bytes) -> None:
@@ -34,7 +37,7 @@ class Route:
         self.schema_line = schema_line
         self._maps = [(each, sink) for each, sink in maps if sink is not None]
         first = self._maps[0][0] if len(self._maps) == 1 else None
-        self._straight = type(first) is SameRecordTransform and not first.flattening_enabled
+        self.straight = type(first) is SameRecordTransform and not first.flattening_enabled
 
     @property
     def sinks(self) -> list[ArrowSink]:
@@ -48,9 +51,9 @@ class Route:
             BadMessage: a line is not a RECORD of this stream.
             ConfigError: a stream map cannot be applied.
         """
-        if self._straight:
+        if self.straight:
             sink = self._maps[0][1]
-            return [(sink, sink.decoder.decode(run), run.lines)]
+            return [(sink, sink.decode(run), run.lines)]
         messages = decode_lines(run.data, run.stream, run.lines)
         results: list[tuple[ArrowSink, Decoded, Sequence[int]]] = []
         for stream_map, sink in self._maps:
@@ -60,7 +63,7 @@ class Route:
                 if record is not None:
                     chosen.append((line, message, record))
             lines = [line for line, _, _ in chosen]
-            decoded = sink.decoder.by_messages([message for _, message, _ in chosen], [r for _, _, r in chosen], lines)
+            decoded = sink.decode_records([message for _, message, _ in chosen], [r for _, _, r in chosen], lines)
             results.append((sink, decoded, lines))
         return results
 

@@ -39,7 +39,11 @@ def route(target: ArrowTarget, message: Message) -> Route:
                 error.rule, stream=error.stream or stream, column=error.column, line=message.line, fix=error.fix
             ) from error
         raise
-    return Route(stream, sinks, message.data)
+    found_route = Route(stream, sinks, message.data)
+    if not found_route.straight:
+        for sink in found_route.sinks:
+            sink.source = {"stream": stream, "schema": schema, "key_properties": keys}
+    return found_route
 
 
 def _sink(target: ArrowTarget, stream_map: Any) -> ArrowSink:

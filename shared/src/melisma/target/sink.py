@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+import msgspec
 import pyarrow as pa
 from singer_sdk.sinks import Sink
 
@@ -19,11 +21,17 @@ from melisma.lake.boundary import BoundaryRows
 from melisma.target.tally import Tally
 
 if TYPE_CHECKING:
+    from melisma.arrow.rows import RecordLine
+    from melisma.formats.parquet import ParquetOptions
+    from melisma.lake.dead_letters import Letter
     from melisma.lake.records import Boundary
     from melisma.lake.replay import LoadMethod
     from melisma.target.target import ArrowTarget
+    from melisma.wire.framing import Run
 
 __all__ = ["ArrowSink", "PendingRows", "Writer"]
+
+_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 class Writer(Protocol):
@@ -55,6 +63,7 @@ class ArrowSink(Sink):
         columns: the stream as columns, with the `_sdc_*` columns if they are wanted.
         replication_key: the stream's bookmark property, if it has one.
         method: its load method.
+        source: the input stream's SCHEMA, where stream maps stand between it and this one.
 
     Raises:
         BadSchema: the schema cannot be mapped to columns.
@@ -70,21 +79,27 @@ class ArrowSink(Sink):
         self.target = target
         super().__init__(target, stream_name, copy.deepcopy(schema), key_properties)
         config = target.config
+        if config.get("load_method") == "upsert" and config.get("hard_delete"):
+            # Taps send it whether their schema names it or not; passed over, deleted rows would stay.
+            self.schema["properties"].setdefault("_sdc_deleted_at", {"type": ["null", "string"], "format": "date-time"})
         overrides = for_stream(config.get("column_types"), stream_name)
-        self.columns = stream_schema(stream_name, self.schema, key_properties or (), overrides)
-        if not self.columns.fields:
+        incoming = stream_schema(stream_name, self.schema, key_properties or (), overrides)
+        if not incoming.fields:
             raise BadSchema(
                 "has no columns to store", stream=stream_name, fix="Set add_record_metadata, or deselect it"
             )
         with_metadata = self.include_sdc_metadata_properties
+        self.evolution = target.tables.evolve(incoming, computed=COMPUTED if with_metadata else frozenset())
+        self.columns = self.evolution.columns
         self.decoder = RunDecoder(
-            _without_computed(self.columns) if with_metadata else self.columns,
+            _without_computed(self.evolution.reads) if with_metadata else self.evolution.reads,
             validate=config.get("validate_records", True),
             on_unknown_field=config.get("on_unknown_field", "warn"),
             ignored=METADATA_COLUMNS,
             envelope=with_metadata,
         )
         self.method: LoadMethod = config.get("load_method", "append-only")
+        self.generation = target.generations.of(stream_name)
         self.replication_key = target.replication_keys.get(stream_name)
         decision = target.decide(stream_name, self.method)
         self._boundary: BoundaryRows | None = None
@@ -93,10 +108,55 @@ class ArrowSink(Sink):
         self._settled_boundary = self._boundary.boundary if self._boundary is not None else None
         self._settled, self._tail = Tally(), Tally()
         self._writer: Writer | None = None
+        self._former: list[Writer] = []  # of rows of other versions
+        self._letters: Writer | None = None
+        self.source: dict[str, Any] | None = None
 
     def open_writer(self) -> Writer:
         """The destination's writer for `self.columns`. Called when the first rows come."""
         raise NotImplementedError
+
+    def open_letters(self) -> Any:
+        """The destination's writer for dead letters."""
+        raise NotImplementedError
+
+    @property
+    def mark_options(self) -> ParquetOptions | None:
+        """How files are written anew to mark rows in them; None where that cannot be done."""
+        return None
+
+    def begin(self, version: int | None) -> None:
+        """The rows from now on are of this version of the table."""
+        if self._writer is not None:
+            self._former.append(self._writer)
+            self._writer = None
+        self.generation.begin(version)
+        if self._boundary is not None and version not in {None, self.generation.current}:
+            self._boundary = BoundaryRows(str(self.replication_key))  # those rows are of another version
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the destination keeps of the stream's schema."""
+        keys = list(self.columns.key_properties)
+        found = {"schema": self.columns.json_schema, "key_properties": keys, **self.evolution.table.describe()}
+        if self.source is not None:
+            found["source"] = self.source
+        plain: dict[str, Any] = json.loads(_JSON.encode(found))  # a schema's numbers are read as Decimal
+        return plain
+
+    def decode(self, run: Run) -> Decoded:
+        """Decode a run into the stream's columns.
+
+        Raises:
+            BadMessage: a line is not a RECORD of this stream.
+        """
+        return self.evolution.apply(self.decoder.decode(run), run.lines)
+
+    def decode_records(
+        self, messages: Sequence[RecordLine], records: Sequence[dict[str, Any]], lines: Sequence[int]
+    ) -> Decoded:
+        """The same for records that stream maps may have changed; see `RunDecoder.by_messages`."""
+        return self.evolution.apply(self.decoder.by_messages(messages, records, lines), lines)
 
     @property
     def has_tail(self) -> bool:
@@ -113,7 +173,14 @@ class ArrowSink(Sink):
         """The settled rows at the highest replication key."""
         return self._settled_boundary
 
-    def take(self, decoded: Decoded, lines: Sequence[int], settled_before: int, metadata: BatchMetadata) -> PendingRows:
+    def take(
+        self,
+        decoded: Decoded,
+        lines: Sequence[int],
+        settled_before: int,
+        metadata: BatchMetadata,
+        letters: Sequence[Letter] = (),
+    ) -> PendingRows:
         """What `write` takes: the rows of a decoded run, with where its settled rows end.
 
         Args:
@@ -121,6 +188,7 @@ class ArrowSink(Sink):
             lines: the line of each record that went into it.
             settled_before: the line of the newest STATE (0: none); rows of earlier lines are settled by it.
             metadata: what the `_sdc_*` columns say.
+            letters: the dead letter of each bad record; empty where they are skipped.
         """
         settled = bisect_left(lines, settled_before) if settled_before else 0
         skipped = sum(1 for row, _ in decoded.bad if row < settled)
@@ -129,12 +197,16 @@ class ArrowSink(Sink):
             computed = metadata.columns(batch.num_rows, decoded.extracted, decoded.versions)
             arrays = [computed[name] if name in COMPUTED else batch.column(name) for name in self.columns.arrow.names]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.columns.arrow)
-        return PendingRows(self, batch, settled - skipped, skipped, len(decoded.bad) - skipped)
+        return PendingRows(self, batch, settled - skipped, skipped, len(decoded.bad) - skipped, letters)
 
-    def write(self, batch: pa.RecordBatch, skipped: int) -> None:
-        """Hand rows to the writer, in order; `skipped` bad records were left out of them."""
+    def write(self, batch: pa.RecordBatch, skipped: int, letters: Sequence[Letter] = ()) -> None:
+        """Hand rows to the writer, in order; `skipped` bad records were left out of them, with a dead letter or not."""
         self._tail.read += batch.num_rows + skipped
-        self._tail.skipped += skipped
+        self._tail.skipped += skipped - len(letters)
+        self._tail.dead += len(letters)
+        if letters:
+            self._letters = self._letters or self.open_letters()
+            self._letters.write(letters)
         self._tail.see(batch, self.replication_key)
         if self._boundary is not None and batch.num_rows:
             batch, repeated = self._boundary.take(batch)
@@ -144,15 +216,18 @@ class ArrowSink(Sink):
                 self._writer = self.open_writer()
             self._writer.write(batch)
             self._tail.written += batch.num_rows
+            self.generation.wrote()
             self.tally_record_read(batch.num_rows)
             self.record_counter_metric.increment(batch.num_rows)
 
     def settle(self) -> None:
         """Every row written so far may be committed."""
+        self.generation.settle()
         if not self.has_tail:
             return
-        if self._writer is not None:
-            self._writer.settle()
+        for writer in (*self._former, self._writer, self._letters):
+            if writer is not None:
+                writer.settle()
         if self._boundary is not None:
             self._settled_boundary = self._boundary.boundary
         self._settled.add(self._tail)
@@ -161,13 +236,19 @@ class ArrowSink(Sink):
     def take_settled(self) -> tuple[Sequence[Any], Tally]:
         """Finish the settled rows, and say what became of the records behind them; the tail stays."""
         tally, self._settled = self._settled, Tally()
-        return (self._writer.take_settled() if self._writer is not None else ()), tally
+        writers = [each for each in (*self._former, self._writer, self._letters) if each is not None]
+        files = [file for each in writers for file in each.take_settled()]
+        if not self.has_tail:
+            self._former = []
+        return files, tally
 
     def abandon(self) -> None:
         """Drop what is not committed."""
-        writer, self._writer, self._tail = self._writer, None, Tally()
-        if writer is not None:
-            writer.abandon()
+        writers = (*self._former, self._writer, self._letters)
+        self._former, self._writer, self._letters, self._tail = [], None, None, Tally()
+        for writer in writers:
+            if writer is not None:
+                writer.abandon()
 
     def get_validator(self) -> None:
         """None: batches are validated by column, see `melisma.arrow.validate`."""
@@ -185,19 +266,30 @@ class ArrowSink(Sink):
 class PendingRows:
     """Rows on their way into a sink's writer, cut where the newest STATE stands."""
 
-    __slots__ = ("_batch", "_settled", "_skipped_after", "_skipped_before", "sink")
+    __slots__ = ("_batch", "_letters", "_settled", "_skipped_after", "_skipped_before", "sink")
 
-    def __init__(self, sink: ArrowSink, batch: pa.RecordBatch, settled: int, before: int, after: int) -> None:
+    def __init__(
+        self,
+        sink: ArrowSink,
+        batch: pa.RecordBatch,
+        settled: int,
+        before: int,
+        after: int,
+        letters: Sequence[Letter] = (),
+    ) -> None:
         self.sink, self._batch, self._settled = sink, batch, settled
-        self._skipped_before, self._skipped_after = before, after
+        self._skipped_before, self._skipped_after, self._letters = before, after, letters
 
     def write_settled(self) -> None:
         """Hand over those before the newest STATE."""
-        self.sink.write(self._batch.slice(0, self._settled), self._skipped_before)
+        self.sink.write(
+            self._batch.slice(0, self._settled), self._skipped_before, self._letters[: self._skipped_before]
+        )
 
     def write_tail(self) -> None:
         """Hand over those after it."""
-        self.sink.write(self._batch.slice(self._settled), self._skipped_after)
+        letters = self._letters[self._skipped_before :] if self._letters else ()
+        self.sink.write(self._batch.slice(self._settled), self._skipped_after, letters)
 
 
 def for_stream(setting: Mapping[str, Any] | None, stream: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class Tally:
         read: all of them.
         written: rows given to the writer.
         repeated: rows that an inclusive replication key brought again, and that the lake has.
-        skipped: bad records.
+        skipped: bad records that are left out.
+        dead: bad records that are kept as dead letters.
         highest: the highest replication key among them.
     """
 
@@ -27,6 +28,7 @@ class Tally:
     written: int = 0
     repeated: int = 0
     skipped: int = 0
+    dead: int = 0
     highest: Any = None
 
     def add(self, other: Tally) -> None:
@@ -35,6 +37,7 @@ class Tally:
         self.written += other.written
         self.repeated += other.repeated
         self.skipped += other.skipped
+        self.dead += other.dead
 
     def see(self, batch: pa.RecordBatch, column: str | None) -> None:
         """Keep the highest value of the replication key."""

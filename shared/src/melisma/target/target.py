@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import PurePath
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
@@ -20,7 +21,7 @@ from singer_sdk.target_base import Target
 
 from melisma.cli import MelismaCommand
 from melisma.config import CheckedConfig
-from melisma.errors import BadRecord, ConfigError, InputError, Interrupted, MelismaError, printable
+from melisma.errors import BadRecord, ConfigError, InputError, Interrupted, MelismaError, UsageError, printable
 from melisma.wire.blocks import BlockReader
 from melisma.wire.output import claim_stdout, protocol_output
 
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from singer_sdk.plugin_base import _ConfigInput
 
     from melisma.lake.replay import Decision, LoadMethod
+    from melisma.target.generations import Generations
     from melisma.target.load import Destination, Load
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink
+    from melisma.target.tables import Tables
     from melisma.wire.framing import Run
     from melisma.wire.messages import Message
 
@@ -53,6 +56,8 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         PluginCapabilities.STREAM_MAPS,
         PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
+        PluginCapabilities.ACTIVATE_VERSION,
+        TargetCapabilities.HARD_DELETE,
         TargetCapabilities.VALIDATE_RECORDS,
     ]
 
@@ -91,11 +96,16 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         Raises:
             ConfigError: a setting, or two settings together, cannot work.
         """
-        for setting, value in LATER:
-            if self.config.get(setting) == value:
-                raise ConfigError(
-                    setting, f'"{value}" is not there yet', "Valid values for now: " + LATER[setting, value]
-                )
+        from melisma.target.contract import Contract
+
+        Contract(self.config.get("schema_contract"))
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables of the run's streams, and what may change in them."""
+        from melisma.target.tables import Tables
+
+        return Tables(self)
 
     @property
     def destination(self) -> Destination:
@@ -121,6 +131,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             InputError: what was read is wrong. What came before the fault is committed up to the STATE before it.
             Interrupted: a signal came; likewise.
         """
+        from melisma.target.bad_records import BadRecords
         from melisma.target.load import Load
         from melisma.target.progress import Progress
 
@@ -131,8 +142,9 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             protocol_output(),
             self.logger,
             commit_seconds=60 * float(self.config.get("commit_interval_minutes", 5)),
-            on_bad_record=self.config.get("on_bad_record", "fail"),
+            bad=BadRecords(self.config.get("on_bad_record", "fail"), self.config.get("max_bad_records"), self.logger),
             sync_started_at=self.initialized_at,
+            trust_eof=bool(self.config.get("trust_eof", False)),
         )
         self._blocks = BlockReader(source)
         progress, read = Progress(), 0
@@ -170,6 +182,21 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         self._finish(lambda: None)
         self._summarise(load)
 
+    @cached_property
+    def generations(self) -> Generations:
+        """When rows take the place of others, by stream."""
+        from melisma.target.generations import Generations
+
+        return Generations(self)
+
+    def version(self, stream: str) -> int | None:  # noqa: ARG002
+        """The version of a stream's table that was last made the current one; None if none was."""
+        return None
+
+    def live_rows(self, stream: str) -> int:  # noqa: ARG002
+        """How many rows of a stream there are."""
+        return 0
+
     @abc.abstractmethod
     def decide(self, stream: str, method: LoadMethod) -> Decision:
         """What becomes of a stream's rows of earlier runs (`melisma.lake.replay`)."""
@@ -178,15 +205,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         """The sink of an output stream: the one there is, or a new one if the schema or the key has changed.
 
         Raises:
-            BadSchema: the schema cannot be mapped to columns, or the change cannot be joined with earlier rows.
+            BadSchema: the schema cannot be mapped to columns, or `schema_contract` forbids the change.
         """
-        from melisma.arrow.evolve import check_change
-
-        before = cast("ArrowSink | None", self._sinks_active.get(stream))
         sink = cast("ArrowSink", self.get_sink(stream, schema=schema, key_properties=keys))
         self._sinks_to_clear.clear()  # a replaced sink is committed by the load, with what it holds
-        if before is not None and before is not sink:
-            check_change(before.columns, sink.columns)
         return sink
 
     def route(self, message: Message) -> Route:
@@ -206,6 +228,14 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             "a RECORD comes before the SCHEMA of its stream", stream=run.stream, line=run.lines[0], fix="Mend the tap"
         )
 
+    def replay_dead_letters(self) -> Counter[str]:
+        """Feed dead letters back: how many are rows now (`written`) and how many are still bad (`dead`).
+
+        Raises:
+            UsageError: the destination has none.
+        """
+        raise UsageError("this target keeps no dead letters")
+
     def _finish(self, last: Callable[[], None]) -> None:
         """Do the last thing, and give the destination back whatever happens."""
         load, self._load, self._blocks = self._load, None, None
@@ -222,15 +252,16 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 sink.clean_up()
 
     def _summarise(self, load: Load) -> None:
-        for (stream, column, rule), count in load.skipped.items():
-            where = f'stream "{printable(stream)}": {count} records skipped: column "{printable(column)}"'
-            self.logger.warning("%s %s (on_bad_record: skip)", where, rule)
+        from melisma.target.tables import discarded
+
+        for line in (*load.bad.summary(), *discarded(load.discarded)):
+            self.logger.warning(line)
         for (stream, name), count in load.unknown.items():
             what = f'stream "{printable(stream)}": {count} values of "{printable(name)}"'
             self.logger.warning("%s not stored: not in the schema", what)
         self.logger.info(
             "%d records in %d files committed in %d commits",
-            load.records - sum(load.skipped.values()),
+            load.records - load.bad.met,
             load.counts["files"],
             load.counts["commits"],
         )
@@ -252,6 +283,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         config: _ConfigInput | None = None,
         file_input: IO[str] | None = None,
         committed_state: bool = False,
+        replay_dead_letters: bool = False,
     ) -> None:
         """Run from the command line."""
         if about:
@@ -269,6 +301,9 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 state = target.destination.committed_state()
                 output.write(state + b"\n")
                 output.flush()
+            elif replay_dead_letters:
+                counts = target.replay_dead_letters()
+                cls.logger.info("%d dead letters are rows now, %d are still bad", counts["written"], counts["dead"])
             else:
                 target.listen(file_input)
 
@@ -281,6 +316,13 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 ["--committed-state"],
                 is_flag=True,
                 help="Print the STATE that was last committed ({} for a new destination), and read nothing.",
+            )
+        )
+        command.params.append(
+            click.Option(
+                ["--replay-dead-letters"],
+                is_flag=True,
+                help="Feed the records that were kept as dead letters back, and read nothing.",
             )
         )
         return MelismaCommand.wrap(command, logging.getLogger(cls.name))
@@ -321,13 +363,6 @@ def _known_to_sdk(error: MelismaError) -> MelismaError:
     return error
 
 
-LATER = {
-    ("load_method", "upsert"): "append-only",
-    ("load_method", "overwrite"): "append-only",
-    ("on_bad_record", "dead_letter"): "fail, skip",
-}
-"""What a later version brings, with what can be set until then."""
-
 TARGET_SETTINGS = th.PropertiesList(
     th.Property(
         "commit_interval_minutes",
@@ -352,9 +387,27 @@ TARGET_SETTINGS = th.PropertiesList(
         default="fail",
         title="On Bad Record",
         description=(
-            "What to do with a record that breaks its schema: fail (end the run), or skip (leave it out, count it "
-            "and say so). dead_letter comes with a later version."
+            "What to do with a record that breaks its schema: fail (end the run), skip (leave it out, count it and "
+            "say so), or dead_letter (keep it aside with the reason, in the same commit; see docs/evolution.md)."
         ),
+    ),
+    th.Property(
+        "max_bad_records",
+        th.IntegerType(minimum=0),
+        title="Max Bad Records",
+        description="With more bad records than this the run ends with exit code 3. No limit by default.",
+    ),
+    th.Property(
+        "schema_contract",
+        th.CustomType({"type": ["string", "object", "null"]}),
+        title="Schema Contract",
+        description=(
+            "What a changed schema may do: evolve (the default: new columns and wider types; a type that cannot share "
+            "the column gets a column of its own), freeze (any change ends the run), discard_value or discard_row "
+            "(values, or records with values, of new and changed columns are left out and counted). One word, or "
+            'words by stream, or by stream and column ("*" for all others).'
+        ),
+        examples=["freeze", {"orders": {"*": "evolve", "total": "freeze"}}],
     ),
     th.Property(
         "column_types",

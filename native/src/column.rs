@@ -1,0 +1,446 @@
+//! Columns as they grow, value by value, and what they become in Arrow.
+
+use arrow_buffer::Buffer;
+use arrow_data::{ArrayData, ArrayDataBuilder};
+use arrow_schema::DataType;
+use base64::prelude::{Engine, BASE64_STANDARD};
+
+use crate::cursor::{Cursor, Parsed, MAX_DEPTH};
+use crate::json_text::{self, Canonical};
+use crate::moment;
+use crate::object::Object;
+
+/// Which values are null. Nothing is done for a value that is not.
+#[derive(Default)]
+pub struct Validity {
+    bits: Vec<u8>,
+    nulls: usize,
+}
+
+impl Validity {
+    pub fn null(&mut self, at: usize) {
+        if self.bits.len() <= at / 8 {
+            self.bits.resize(at / 8 + 1, 0xFF);
+        }
+        self.bits[at / 8] &= !(1 << (at % 8));
+        self.nulls += 1;
+    }
+
+    pub fn finish(&mut self, len: usize) -> Option<Buffer> {
+        if self.nulls == 0 {
+            return None;
+        }
+        self.bits.resize(len.div_ceil(8), 0xFF);
+        self.nulls = 0;
+        Some(renew(&mut self.bits).into())
+    }
+
+    pub fn clear(&mut self) {
+        self.bits.clear();
+        self.nulls = 0;
+    }
+}
+
+/// Takes what has grown, and leaves room for as much again.
+fn renew<T>(grown: &mut Vec<T>) -> Vec<T> {
+    let next = Vec::with_capacity(grown.len() + grown.len() / 16);
+    std::mem::replace(grown, next)
+}
+
+/// Values of one width.
+pub struct Fixed<T> {
+    pub values: Vec<T>,
+    validity: Validity,
+}
+
+impl<T: Copy + Default> Fixed<T>
+where
+    Vec<T>: Into<Buffer>,
+    T: arrow_buffer::ArrowNativeType,
+{
+    pub fn new() -> Self {
+        Self { values: Vec::new(), validity: Validity::default() }
+    }
+
+    pub fn null(&mut self) {
+        self.validity.null(self.values.len());
+        self.values.push(T::default());
+    }
+
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.validity.clear();
+    }
+
+    pub fn finish(&mut self, of: &DataType) -> ArrayData {
+        let len = self.values.len();
+        let nulls = self.validity.finish(len);
+        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(renew(&mut self.values).into()))
+    }
+}
+
+/// Values of any width, one after the other in `bytes`.
+pub struct Varying {
+    ends: Vec<i32>,
+    pub bytes: Vec<u8>,
+    validity: Validity,
+}
+
+impl Varying {
+    fn new() -> Self {
+        Self { ends: vec![0], bytes: Vec::new(), validity: Validity::default() }
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len() - 1
+    }
+
+    /// Closes a value whose bytes have been appended. They are no longer than their JSON, so an i32 counts them.
+    #[inline(always)]
+    fn end(&mut self) {
+        self.ends.push(self.bytes.len() as i32);
+    }
+
+    fn null(&mut self) {
+        self.validity.null(self.len());
+        self.end();
+    }
+
+    fn clear(&mut self) {
+        self.ends.truncate(1);
+        self.bytes.clear();
+        self.validity.clear();
+    }
+
+    fn finish(&mut self, of: &DataType) -> ArrayData {
+        let len = self.len();
+        let nulls = self.validity.finish(len);
+        let ends = renew(&mut self.ends);
+        self.ends.push(0);
+        let bytes = renew(&mut self.bytes);
+        let builder = ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls);
+        built(builder.add_buffer(ends.into()).add_buffer(bytes.into()))
+    }
+}
+
+#[derive(Default)]
+pub struct Booleans {
+    bits: Vec<u8>,
+    len: usize,
+    validity: Validity,
+}
+
+impl Booleans {
+    #[inline(always)]
+    fn push(&mut self, value: bool) {
+        if self.len % 8 == 0 {
+            self.bits.push(0);
+        }
+        if let Some(last) = self.bits.last_mut() {
+            *last |= u8::from(value) << (self.len % 8);
+        }
+        self.len += 1;
+    }
+
+    fn finish(&mut self, of: &DataType) -> ArrayData {
+        let len = std::mem::take(&mut self.len);
+        let nulls = self.validity.finish(len);
+        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(renew(&mut self.bits).into()))
+    }
+}
+
+/// Lists, and maps, whose item is an entry.
+pub struct Nested {
+    ends: Vec<i32>,
+    validity: Validity,
+    pub item: Column,
+}
+
+impl Nested {
+    pub fn new(item: Column) -> Box<Self> {
+        Box::new(Self { ends: vec![0], validity: Validity::default(), item })
+    }
+
+    fn end(&mut self) {
+        self.ends.push(self.item.len() as i32);
+    }
+
+    fn null(&mut self) {
+        self.validity.null(self.ends.len() - 1);
+        self.end();
+    }
+
+    fn clear(&mut self) {
+        self.ends.truncate(1);
+        self.validity.clear();
+        self.item.clear();
+    }
+
+    fn ends(&mut self, of: &DataType) -> ArrayDataBuilder {
+        let len = self.ends.len() - 1;
+        let nulls = self.validity.finish(len);
+        let ends = renew(&mut self.ends);
+        self.ends.push(0);
+        ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(ends.into())
+    }
+
+    fn read_list(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
+        if !cursor.take(b'[') {
+            return cursor.bail("another type of value than an array");
+        }
+        cursor.space();
+        if !cursor.take(b']') {
+            loop {
+                self.item.read_or_null(cursor)?;
+                if !cursor.more(b']')? {
+                    break;
+                }
+            }
+        }
+        self.end();
+        Ok(())
+    }
+}
+
+/// Objects whose members are values of one type.
+pub struct Map {
+    keys: Varying,
+    entries: Nested,
+}
+
+impl Map {
+    pub fn new(item: Column) -> Box<Self> {
+        Box::new(Self { keys: Varying::new(), entries: *Nested::new(item) })
+    }
+
+    fn read(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
+        if !cursor.take(b'{') {
+            return cursor.bail("another type of value than an object");
+        }
+        let first = self.keys.len();
+        cursor.space();
+        if !cursor.take(b'}') {
+            loop {
+                cursor.text(&mut self.keys.bytes)?;
+                self.keys.end();
+                cursor.colon()?;
+                self.entries.item.read_or_null(cursor)?;
+                if !cursor.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        let ends = &self.keys.ends[first..];
+        let mut keys: Vec<_> = ends.windows(2).map(|ends| (ends[0] as usize, ends[1] as usize)).collect();
+        if json_text::any_twice(&self.keys.bytes, &mut keys) {
+            return cursor.bail("a key that stands twice");
+        }
+        self.entries.end();
+        Ok(())
+    }
+
+    fn finish(&mut self, of: &DataType) -> ArrayData {
+        let (key, item) = of_entries(of);
+        let keys = self.keys.finish(key);
+        let items = self.entries.item.finish(item);
+        let DataType::Map(entries, _) = of else { unreachable!("the plan was checked") };
+        let entries = ArrayData::builder(entries.data_type().clone()).len(keys.len());
+        let entries = built(entries.add_child_data(keys).add_child_data(items));
+        built(self.entries.ends(of).add_child_data(entries))
+    }
+}
+
+/// The types of a map's keys and items.
+pub fn of_entries(map: &DataType) -> (&DataType, &DataType) {
+    let DataType::Map(entries, _) = map else { unreachable!("the plan was checked") };
+    let DataType::Struct(members) = entries.data_type() else { unreachable!("a map's entries are a struct") };
+    (members[0].data_type(), members[1].data_type())
+}
+
+/// A column, or what is nested in one: reads JSON values and keeps them as Arrow does.
+pub enum Column {
+    Boolean(Booleans),
+    Int64(Fixed<i64>),
+    UInt64(Fixed<u64>),
+    Float64(Fixed<f64>),
+    Decimal(Fixed<i128>, u8, u8),
+    Text(Varying),
+    Timestamp(Fixed<i64>),
+    Date(Fixed<i32>),
+    Time(Fixed<i64>),
+    Binary(Varying),
+    Json(Varying, Canonical),
+    Object(Box<Object>),
+    List(Box<Nested>),
+    Map(Box<Map>),
+}
+
+impl Column {
+    pub fn text() -> Self {
+        Self::Text(Varying::new())
+    }
+
+    pub fn binary() -> Self {
+        Self::Binary(Varying::new())
+    }
+
+    pub fn json() -> Self {
+        Self::Json(Varying::new(), Canonical::default())
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Boolean(column) => column.len,
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.values.len(),
+            Self::UInt64(column) => column.values.len(),
+            Self::Float64(column) => column.values.len(),
+            Self::Decimal(column, ..) => column.values.len(),
+            Self::Date(column) => column.values.len(),
+            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.len(),
+            Self::Object(column) => column.len(),
+            Self::List(column) => column.ends.len() - 1,
+            Self::Map(column) => column.entries.ends.len() - 1,
+        }
+    }
+
+    pub fn null(&mut self) {
+        match self {
+            Self::Boolean(column) => {
+                column.validity.null(column.len);
+                column.push(false);
+            }
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.null(),
+            Self::UInt64(column) => column.null(),
+            Self::Float64(column) => column.null(),
+            Self::Decimal(column, ..) => column.null(),
+            Self::Date(column) => column.null(),
+            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.null(),
+            Self::Object(column) => column.null(),
+            Self::List(column) => column.null(),
+            Self::Map(column) => column.entries.null(),
+        }
+    }
+
+    /// Reads an item of a list or a map; whether it may be null is held elsewhere.
+    #[inline]
+    fn read_or_null(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
+        if cursor.peek() == b'n' {
+            cursor.word(b"null")?;
+            self.null();
+            return Ok(());
+        }
+        self.read(cursor)
+    }
+
+    /// Reads a value that is not null.
+    #[inline]
+    pub fn read(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
+        match self {
+            Self::Boolean(column) => {
+                let value = cursor.peek() == b't';
+                cursor.word(if value { b"true" } else { b"false" })?;
+                column.push(value);
+            }
+            Self::Int64(column) => column.values.push(cursor.int64()?),
+            Self::UInt64(column) => column.values.push(cursor.uint64()?),
+            Self::Float64(column) => column.values.push(cursor.float64()?),
+            Self::Decimal(column, precision, scale) => column.values.push(cursor.decimal(*precision, *scale)?),
+            Self::Text(column) => {
+                cursor.text(&mut column.bytes)?;
+                column.end();
+            }
+            Self::Timestamp(column) => match moment::timestamp(cursor.plain_text()?) {
+                Some(moment) => column.values.push(moment),
+                None => return cursor.bail("not a date-time that is kept exactly"),
+            },
+            Self::Date(column) => match moment::date(cursor.plain_text()?) {
+                Some(day) => column.values.push(day),
+                None => return cursor.bail("not a date"),
+            },
+            Self::Time(column) => match moment::time(cursor.plain_text()?) {
+                Some(time) => column.values.push(time),
+                None => return cursor.bail("not a time of day that is kept exactly"),
+            },
+            Self::Binary(column) => {
+                if BASE64_STANDARD.decode_vec(cursor.plain_text()?, &mut column.bytes).is_err() {
+                    return cursor.bail("not base64 in its canonical form");
+                }
+                column.end();
+            }
+            Self::Json(column, canonical) => {
+                canonical.read(cursor, &mut column.bytes, MAX_DEPTH)?;
+                column.end();
+            }
+            Self::Object(column) => return column.read(cursor),
+            Self::List(column) => return column.read_list(cursor),
+            Self::Map(column) => return column.read(cursor),
+        }
+        Ok(())
+    }
+
+    /// What was read, as an array of this type; the column begins anew.
+    pub fn finish(&mut self, of: &DataType) -> ArrayData {
+        match self {
+            Self::Boolean(column) => column.finish(of),
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.finish(of),
+            Self::UInt64(column) => column.finish(of),
+            Self::Float64(column) => column.finish(of),
+            Self::Decimal(column, ..) => column.finish(of),
+            Self::Date(column) => column.finish(of),
+            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.finish(of),
+            Self::Object(column) => column.finish(of),
+            Self::List(column) => {
+                let DataType::List(item) = of else { unreachable!("the plan was checked") };
+                let items = column.item.finish(item.data_type());
+                built(column.ends(of).add_child_data(items))
+            }
+            Self::Map(column) => column.finish(of),
+        }
+    }
+
+    /// Forgets what was read.
+    pub fn clear(&mut self) {
+        match self {
+            Self::Boolean(column) => {
+                column.bits.clear();
+                column.len = 0;
+                column.validity.clear();
+            }
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.clear(),
+            Self::UInt64(column) => column.clear(),
+            Self::Float64(column) => column.clear(),
+            Self::Decimal(column, ..) => column.clear(),
+            Self::Date(column) => column.clear(),
+            Self::Text(column) | Self::Binary(column) => column.clear(),
+            Self::Json(column, canonical) => {
+                column.clear();
+                canonical.clear();
+            }
+            Self::Object(column) => column.clear(),
+            Self::List(column) => column.clear(),
+            Self::Map(column) => {
+                column.keys.clear();
+                column.entries.clear();
+            }
+        }
+    }
+
+    /// The objects in it, for their unknown members.
+    pub fn object(&mut self) -> Option<&mut Object> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::List(column) => column.item.object(),
+            Self::Map(column) => column.entries.item.object(),
+            _ => None,
+        }
+    }
+}
+
+/// The array that a builder holds.
+pub fn built(builder: ArrayDataBuilder) -> ArrayData {
+    // SAFETY: the columns hold as many values, bits and ends as they say; ends never fall and never pass what they
+    // count, since they are taken from its length; text is UTF-8, since all lines were checked to be and what
+    // escapes stand for is encoded from `char`. Values are buffers of their own type, hence aligned.
+    unsafe { builder.build_unchecked() }
+}

@@ -66,12 +66,13 @@ def fault_table(results: Iterable[Result], seed: int, minutes: float) -> str:
     foot = (
         f"{hits:,} hits ({kills:,} processes killed by SIGKILL, those that lead up to a fail point included) in {runs:,} "
         f"runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the others on "
-        f"forks of it; {wrong:,} lakes wrong in any other way. Seed {seed}, commit {_commit()}, {minutes:.0f} minutes."
+        f"forks of it; {wrong:,} lakes wrong in any other way. Seed {seed}, commit {commit()}, {minutes:.0f} minutes."
     )
     return "\n".join([*lines, "", foot])
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is checked out."""
     command = ["git", "describe", "--always", "--dirty"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -15,6 +16,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Message, Target, lines, record, schema, state
+
+from melisma.errors import ConfigError
+from melisma_target_parquet.target import TargetParquet
 
 COLUMNS = {"id": {"type": "integer"}, "v": {"type": ["null", "string"]}}
 DELETED = {"_sdc_deleted_at": {"type": ["null", "string"], "format": "date-time"}}
@@ -123,6 +127,47 @@ def test_a_state_waits_for_its_rows_alone(target: Target) -> None:
     code, out, _ = target.run(data, load_method="upsert")
     assert (code, out) == (3, ['{"a": 1}'])
     assert target.rows() == [(1, "b")]
+
+
+def peak_kilobytes(pid: int) -> int:
+    """The most memory that a process has had so far; 0 once it has ended."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split("kB")[0])
+    return 0
+
+
+def test_memory_does_not_grow_with_the_rows_or_the_lake(tmp_path: Path) -> None:
+    """Replacing four times the rows of a lake four times as large takes about the same memory, in ranges of keys."""
+    small: dict[str, Any] = {"row_group_size_rows": 5_000, "max_file_size_mb": 1, "merge_memory_mb": 4}
+    peaks, peak = [], 0
+    for count in (50_000, 200_000):
+        (tmp_path / str(count)).mkdir()
+        target = Target(tmp_path / str(count))
+        for text in ("old", "new"):
+            sent = [keyed(), *rows({n: f"{text} {n:0100d}" for n in range(count)}), state({"text": text})]
+            with target.start(load_method="upsert", **small) as process:
+                assert process.stdin is not None
+                process.stdin.write(lines(sent))
+                process.stdin.close()
+                while process.poll() is None:
+                    peak = peak_kilobytes(process.pid) or peak
+                    time.sleep(0.01)
+            assert process.returncode == 0
+        peaks.append(peak)
+        assert target.rows(columns="count(*), count(DISTINCT id), min(v[1:3]), max(v[1:3])") == [
+            (count, count, "new", "new")
+        ]
+    assert peaks[1] < peaks[0] * 1.25
+
+
+def test_a_format_that_cannot_upsert_says_so_at_start(tmp_path: Path) -> None:
+    """A target class names the load methods that its files allow; the error lists them."""
+
+    class Appending(TargetParquet):
+        load_methods = ("append-only", "overwrite")
+
+    with pytest.raises(ConfigError, match="Valid values: append-only, overwrite"):
+        Appending(config={"destination_path": str(tmp_path), "load_method": "upsert"})
 
 
 # Overwrite

@@ -274,6 +274,45 @@ def test_options_are_checked_and_mapped() -> None:
         open_store("lake", {"region": "eu"}, distribution="melisma-test")
 
 
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("gs://bucket/x", {"anonymous": True, "project": "p"}),
+        ("gs://bucket/x", {"anonymous": True, "endpoint_url": "http://127.0.0.1:1"}),
+        ("az://box/x", {"account_name": "a", "account_key": "c2VjcmV0"}),
+        ("az://box/x", {"account_name": "a", "sas_token": "sv=1&sig=x", "endpoint_url": "http://127.0.0.1:1/a"}),
+        ("az://box/x", {"account_name": "a", "tenant_id": "t", "client_id": "c", "client_secret": "s"}),
+        ("abfss://box@account.dfs.core.windows.net/x", {"anonymous": True}),
+    ],
+)
+def test_each_option_is_one_that_the_library_knows(url: str, options: dict[str, Any]) -> None:
+    """Opening touches no network, and takes every key that there is."""
+    assert open_store(url, options, distribution="melisma-test").display("f").endswith("/x/f")
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("gs://bucket/x", {"token_file": "/no/such/hunter2.json"}, "cannot be used for gs://"),
+        ("az://box/x", {"account_name": "a", "account_key": "hunter2!"}, "cannot be used for az://"),
+        ("az://box/x", {"connection_string": "hunter2"}, "is not a connection string"),
+        ("s3://bucket/x", {"access_key_id": "hunter2"}, "one half of the credentials is missing"),
+        ("s3://bucket/x", {"profile": "hunter2"}, "there is no such profile"),
+        (
+            "s3://bucket/x",
+            {"access_key_id": "k", "secret_access_key": "hunter2", "endpoint_url": "hunter2"},
+            "the endpoint or region is not valid",
+        ),
+        ("sftp://127.0.0.1:1/x", {"password": "hunter2"}, "cannot be reached"),
+    ],
+)
+def test_options_that_can_not_work_are_refused_at_once(url: str, options: dict[str, Any], message: str) -> None:
+    """In one line, without the value."""
+    with pytest.raises((ConfigError, StorageError), match=message) as error:
+        open_store(url, options, distribution="melisma-test")
+    assert "hunter2" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EACCES", "EROFS", "ENOENT", "EXDEV", "EMFILE", "EIO", "EBUSY"])
 def test_system_errors_become_plain_sentences(name: str) -> None:
     """One line each, without the system's own jargon around it."""

@@ -17,7 +17,7 @@ from melisma.wire.position import Position, positions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from melisma.lake.history import History, StreamHistory
+    from melisma.lake.history import History, Mark, StreamHistory
     from melisma.wire.position import State
 
 __all__ = ["Decision", "LoadMethod", "OnRewind", "Start", "StateAhead", "StateBehind", "decide"]
@@ -170,17 +170,20 @@ def _rewind(
     known: StreamHistory,
     now: int,
     position: str,
-    earlier: int | None,
+    earlier: Mark | None,
     on_rewind: OnRewind,
     live: Callable[[str], Iterable[FileEntry]] | None,
 ) -> Decision:
     rule = "the tap starts before rows that are in the lake and that it was told are safe"
     if on_rewind == "fail":
         raise StateBehind(stream, rule, "Set on_rewind to append or replace, or start from --committed-state")
+    # The rows at that place are in the lake whatever becomes of those after it.
+    boundary = earlier.boundary if earlier is not None else None
     if on_rewind == "append":
         warning = f'stream "{printable(stream)}": {rule}, so they will be there twice (on_rewind: append)'
-        return _decision(stream, "e", known, now, position, warning)
-    after = earlier or 0
+        decision = _decision(stream, "e", known, now, position, warning)
+        return Decision(stream, decision.cut, decision.remove, boundary, warning)
+    after = earlier.seq if earlier is not None else 0
     if live is None:
         raise MelismaError("on_rewind: replace needs the list of live files")
     files = sorted((file for file in live(stream) if file.seq > after), key=lambda file: file.seq)
@@ -191,7 +194,7 @@ def _rewind(
             "Set on_rewind to append, or roll the lake back",
         )
     cut = Cut(case="e", seq=after, position=position, restored=files)
-    return Decision(stream, cut, tuple(files))
+    return Decision(stream, cut, tuple(files), boundary)
 
 
 def _decision(stream: str, case: str, known: StreamHistory, seq: int, position: str, warning: str = "") -> Decision:
@@ -229,10 +232,10 @@ def _match(history: History, known: StreamHistory, position: str, *, named: bool
     return None
 
 
-def _before(history: History, known: StreamHistory, position: str, *, named: bool) -> int | None:
+def _before(history: History, known: StreamHistory, position: str, *, named: bool) -> Mark | None:
     """The entry before the acknowledged one at which the stream stood at `position`, if it is remembered."""
     marks = known.past if named else [mark for mark in history.wholes if not _within(known.gaps, mark.seq)]
-    return next((mark.seq for mark in reversed(marks) if mark.position == position), None)
+    return next((mark for mark in reversed(marks) if mark.position == position), None)
 
 
 def _in_gap(history: History, known: StreamHistory, position: str) -> bool:

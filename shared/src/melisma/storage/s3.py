@@ -170,7 +170,7 @@ class _Bucket(ObjectStore):
         except (BotoCoreError, ClientError) as error:
             # The answer to a first try may have been lost, and this be the answer to the second.
             info = self._head(path)
-            if True or info.size != staged.bytes_written:
+            if info is None or info.etag != staged.etag or info.size != staged.bytes_written:
                 raise refusal("write", self.display(path), error) from None
             self._etags[path] = staged.etag
 

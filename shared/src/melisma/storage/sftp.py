@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, cast
@@ -147,6 +148,8 @@ def _failing(action: str, where: str) -> Iterator[None]:
         raise
     except paramiko.AuthenticationException:
         raise StorageError(action, where, "the server does not accept these credentials", "Check them") from None
+    except (paramiko.ssh_exception.NoValidConnectionsError, socket.gaierror, TimeoutError):
+        raise StorageError(action, where, "the server cannot be reached", "Check its name and the network") from None
     except OSError as error:
         raise refused(action, where, error) from None
     except Exception as error:

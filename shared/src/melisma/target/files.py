@@ -69,9 +69,15 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
     def open_destination(self) -> FileLake:
         """The lake that `destination_path` names."""
         from melisma.lake.lake import FileLake
+        from melisma.lake.recover import Settings
 
         key_bytes = int(self.config.get("merge_memory_mb", 256) * MEGABYTE) // _PER_KEY_BYTE
-        return FileLake(self._open_store(), self.config.get("pipeline", "default"), key_bytes=max(1, key_bytes))
+        return FileLake(
+            self._open_store(),
+            self.config.get("pipeline", "default"),
+            Settings(on_rewind=self.config.get("on_rewind", "append")),
+            key_bytes=max(1, key_bytes),
+        )
 
     def replay_dead_letters(self) -> Counter[str]:
         """Feed the lake's dead letters back (`melisma.target.redelivery`)."""
@@ -209,6 +215,17 @@ FILE_SETTINGS = th.PropertiesList(
         description=(
             "Whose data this is. Runs of one pipeline follow one another and own their files; pipelines that write "
             "to one lake need different names. Letters, digits, dots and underscores."
+        ),
+    ),
+    th.Property(
+        "on_rewind",
+        th.StringType(allowed_values=["append", "replace", "fail"]),
+        default="append",
+        title="On Rewind",
+        description=(
+            "What to do if the tap starts from a STATE before rows that it was told are safe, as when a state is set "
+            "back by hand: append (they will be there twice; a warning says so), replace (the rows after that STATE "
+            "go when the new ones come), or fail."
         ),
     ),
     th.Property(

@@ -168,12 +168,14 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
 
     def process_endofpipe(self) -> None:
         """The input has ended: commit everything, and say what was done."""
+        from melisma.target.ending import TapDied
+
         load = self._load
         if load is None:
             return
         try:
             load.end()
-        except InputError as error:
+        except (InputError, TapDied) as error:
             self._finish(load.stop)
             raise _known_to_sdk(error) from error
         except BaseException:

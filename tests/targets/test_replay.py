@@ -1,0 +1,106 @@
+"""Starting again after a crash, with stock runners: what was not acknowledged is replaced, the boundary not doubled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import Target, record, schema, state
+
+KEYED: dict[str, Any] = {
+    "type": "SCHEMA",
+    "stream": "s",
+    "schema": {"type": "object", "properties": {"n": {"type": "integer"}, "v": {"type": ["null", "string"]}}},
+    "key_properties": ["n"],
+    "bookmark_properties": ["n"],
+}
+
+
+def bookmark(value: int, **more: Any) -> dict[str, Any]:
+    """The STATE of an incremental SDK stream."""
+    return state({"bookmarks": {"s": {"replication_key": "n", "replication_key_value": value, **more}}})
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    """A target with an empty lake."""
+    return Target(tmp_path)
+
+
+def test_rows_that_the_runner_never_heard_of_are_replaced(target: Target) -> None:
+    """A run whose STATE never reached the runner is sent again from the old STATE: its rows are there once."""
+    assert target.run([KEYED, record(1), bookmark(1)])[0] == 0
+    assert target.run([bookmark(1), KEYED, record(1), record(2), record(3), bookmark(3)])[0] == 0
+    # The runner lost the second run's STATE and starts from the first one's again.
+    assert target.run([bookmark(1), KEYED, record(1), record(2), record(3), record(4), bookmark(4)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,), (3,), (4,)]
+
+
+def test_boundary_rows_of_inclusive_keys_are_not_doubled(target: Target) -> None:
+    """A tap that sends the rows at its bookmark again adds only those that are new or changed."""
+    assert target.run([KEYED, record({"n": 5, "v": "a"}), record({"n": 5, "v": "b"}), bookmark(5)])[0] == 0
+    again = [record({"n": 5, "v": "b"}), record({"n": 5, "v": "a"}), record({"n": 5, "v": "c"}), record({"n": 6})]
+    assert target.run([bookmark(5), KEYED, *again, bookmark(6)])[0] == 0
+    assert target.rows(columns="n, v") == [(5, "a"), (5, "b"), (5, "c"), (6, None)]
+
+
+def test_rows_beyond_the_last_bookmark_say_that_the_tap_died(target: Target) -> None:
+    """An input that ends cleanly after rows beyond the last bookmark is a dead tap: the tail goes, exit 1."""
+    code, out, err = target.run([KEYED, record(1), bookmark(1), record(1), record(2)])
+    assert (code, [json.loads(line) for line in out]) == (1, [bookmark(1)["value"]])
+    assert "the tap must have failed" in err
+    assert target.rows(columns="n") == [(1,)]
+
+
+def test_rows_at_the_last_bookmark_are_no_sign_of_death(target: Target) -> None:
+    """Boundary rows after an unchanged STATE are a run without news."""
+    assert target.run([KEYED, record(1), bookmark(1)])[0] == 0
+    code, out, _ = target.run([bookmark(1), KEYED, record(1)])
+    assert (code, len(out)) == (0, 1)
+    assert target.rows(columns="n") == [(1,)]
+
+
+def test_rows_are_not_committed_at_a_state_with_progress_markers(target: Target) -> None:
+    """An unsorted stream's STATE forgets its progress on restart; its rows wait for a STATE that does not."""
+    marked = bookmark(1, progress_markers={"replication_key": "n", "replication_key_value": 3})
+    messages = [KEYED, record(1), bookmark(1), record(3), marked, {"type": "RECORD"}]
+    code, out, _ = target.run(messages, commit_interval_minutes=0)
+    assert code == 3
+    assert target.rows(columns="n") == [(1,)]
+    assert json.loads(out[-1])["bookmarks"]["s"]["replication_key_value"] == 1
+    assert target.run([bookmark(1), KEYED, record(1), record(3), record(2), bookmark(3)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize(("on_rewind", "code", "rows"), [("append", 0, 4), ("replace", 0, 3), ("fail", 2, 2)])
+def test_a_state_set_back_on_purpose(target: Target, on_rewind: str, code: int, rows: int) -> None:
+    """Going back behind acknowledged rows appends with a warning, replaces, or is refused, as on_rewind says."""
+    assert target.run([KEYED, record(1), bookmark(1)])[0] == 0
+    assert target.run([bookmark(1), KEYED, record(1), record(2), bookmark(2)])[0] == 0
+    assert target.run([bookmark(2), KEYED, record(2), bookmark(2)])[0] == 0  # the runner has had that STATE
+    found, _, err = target.run([bookmark(1), KEYED, record(1), record(2), record(3), bookmark(3)], on_rewind=on_rewind)
+    assert found == code, err
+    assert len(target.rows()) == rows
+
+
+def test_a_state_that_the_lake_has_never_seen_is_pointed_out(target: Target) -> None:
+    """A runner whose STATE is not in the journal's history is told once, and what it means."""
+    assert target.run([KEYED, record(1), bookmark(1)])[0] == 0
+    code, _, err = target.run([bookmark(100), KEYED, record(100), record(101), bookmark(101)])
+    assert code == 0
+    assert err.count("a STATE that this lake has not seen") == 1
+
+
+def test_a_shell_pipe_without_a_state_file_resumes(target: Target) -> None:
+    """What --committed-state prints is what the tap is started with; nothing else is kept anywhere."""
+    assert target.run([KEYED, record(1), record(2), bookmark(2)])[0] == 0
+    _, (committed,), _ = target.run(b"", "--committed-state")
+    assert json.loads(committed) == bookmark(2)["value"]
+    assert target.run([state(json.loads(committed)), KEYED, record(2), record(3), bookmark(3)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,), (3,)]
+    assert schema()["type"] == "SCHEMA"

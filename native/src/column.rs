@@ -1,5 +1,7 @@
 //! Columns as they grow, value by value, and what they become in Arrow.
 
+use std::mem::take;
+
 use arrow_buffer::Buffer;
 use arrow_data::{ArrayData, ArrayDataBuilder};
 use arrow_schema::DataType;
@@ -32,19 +34,12 @@ impl Validity {
         }
         self.bits.resize(len.div_ceil(8), 0xFF);
         self.nulls = 0;
-        Some(renew(&mut self.bits).into())
+        Some(take(&mut self.bits).into())
     }
 
     pub fn clear(&mut self) {
-        self.bits.clear();
-        self.nulls = 0;
+        *self = Self::default();
     }
-}
-
-/// Takes what has grown, and leaves room for as much again.
-fn renew<T>(grown: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(grown.len() + grown.len() / 16);
-    std::mem::replace(grown, next)
 }
 
 /// Values of one width.
@@ -67,15 +62,19 @@ where
         self.values.push(T::default());
     }
 
+    /// Makes room for a run.
+    pub fn begin(&mut self, rows: usize) {
+        self.values.reserve_exact(rows);
+    }
+
     pub fn clear(&mut self) {
-        self.values.clear();
-        self.validity.clear();
+        *self = Self::new();
     }
 
     pub fn finish(&mut self, of: &DataType) -> ArrayData {
         let len = self.values.len();
         let nulls = self.validity.finish(len);
-        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(renew(&mut self.values).into()))
+        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(take(&mut self.values).into()))
     }
 }
 
@@ -84,11 +83,13 @@ pub struct Varying {
     ends: Vec<i32>,
     pub bytes: Vec<u8>,
     validity: Validity,
+    /// How many bytes a value took in the run before, rounded up.
+    usual: usize,
 }
 
 impl Varying {
     fn new() -> Self {
-        Self { ends: vec![0], bytes: Vec::new(), validity: Validity::default() }
+        Self { ends: vec![0], bytes: Vec::new(), validity: Validity::default(), usual: 0 }
     }
 
     fn len(&self) -> usize {
@@ -106,18 +107,21 @@ impl Varying {
         self.end();
     }
 
+    fn begin(&mut self, rows: usize) {
+        self.ends.reserve_exact(rows);
+        self.bytes.reserve_exact(rows * self.usual);
+    }
+
     fn clear(&mut self) {
-        self.ends.truncate(1);
-        self.bytes.clear();
-        self.validity.clear();
+        *self = Self::new();
     }
 
     fn finish(&mut self, of: &DataType) -> ArrayData {
         let len = self.len();
         let nulls = self.validity.finish(len);
-        let ends = renew(&mut self.ends);
-        self.ends.push(0);
-        let bytes = renew(&mut self.bytes);
+        self.usual = self.bytes.len().div_ceil(len.max(1));
+        let ends = std::mem::replace(&mut self.ends, vec![0]);
+        let bytes = take(&mut self.bytes);
         let builder = ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls);
         built(builder.add_buffer(ends.into()).add_buffer(bytes.into()))
     }
@@ -143,9 +147,9 @@ impl Booleans {
     }
 
     fn finish(&mut self, of: &DataType) -> ArrayData {
-        let len = std::mem::take(&mut self.len);
+        let len = take(&mut self.len);
         let nulls = self.validity.finish(len);
-        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(renew(&mut self.bits).into()))
+        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(take(&mut self.bits).into()))
     }
 }
 
@@ -153,12 +157,14 @@ impl Booleans {
 pub struct Nested {
     ends: Vec<i32>,
     validity: Validity,
-    pub item: Column,
+    item: Column,
+    /// How many items a value held in the run before, rounded up.
+    usual: usize,
 }
 
 impl Nested {
     pub fn new(item: Column) -> Box<Self> {
-        Box::new(Self { ends: vec![0], validity: Validity::default(), item })
+        Box::new(Self { ends: vec![0], validity: Validity::default(), item, usual: 0 })
     }
 
     fn end(&mut self) {
@@ -170,8 +176,13 @@ impl Nested {
         self.end();
     }
 
+    fn begin(&mut self, rows: usize) {
+        self.ends.reserve_exact(rows);
+        self.item.begin(rows * self.usual);
+    }
+
     fn clear(&mut self) {
-        self.ends.truncate(1);
+        self.ends = vec![0];
         self.validity.clear();
         self.item.clear();
     }
@@ -179,8 +190,8 @@ impl Nested {
     fn ends(&mut self, of: &DataType) -> ArrayDataBuilder {
         let len = self.ends.len() - 1;
         let nulls = self.validity.finish(len);
-        let ends = renew(&mut self.ends);
-        self.ends.push(0);
+        let ends = std::mem::replace(&mut self.ends, vec![0]);
+        self.usual = (*ends.last().unwrap_or(&0) as usize).div_ceil(len.max(1));
         ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(ends.into())
     }
 
@@ -399,14 +410,29 @@ impl Column {
         }
     }
 
-    /// Forgets what was read.
+    /// Makes room for a run, and as much for what is nested as the run before took.
+    pub fn begin(&mut self, rows: usize) {
+        match self {
+            Self::Boolean(column) => column.bits.reserve_exact(rows.div_ceil(8)),
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.begin(rows),
+            Self::UInt64(column) => column.begin(rows),
+            Self::Float64(column) => column.begin(rows),
+            Self::Decimal(column, ..) => column.begin(rows),
+            Self::Date(column) => column.begin(rows),
+            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.begin(rows),
+            Self::Object(column) => column.begin(rows),
+            Self::List(column) => column.begin(rows),
+            Self::Map(column) => {
+                column.keys.begin(rows * column.entries.usual);
+                column.entries.begin(rows);
+            }
+        }
+    }
+
+    /// Forgets what was read, and gives back the room.
     pub fn clear(&mut self) {
         match self {
-            Self::Boolean(column) => {
-                column.bits.clear();
-                column.len = 0;
-                column.validity.clear();
-            }
+            Self::Boolean(column) => *column = Booleans::default(),
             Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.clear(),
             Self::UInt64(column) => column.clear(),
             Self::Float64(column) => column.clear(),

@@ -54,6 +54,14 @@ impl Lines {
         if std::str::from_utf8(data).is_err() {
             return Err("not UTF-8");
         }
+        if count > data.len() {
+            return Err("fewer lines than was said");
+        }
+        self.record.begin(count);
+        if let Some(envelope) = &mut self.envelope {
+            envelope.extracted.begin(count);
+            envelope.versions.begin(count);
+        }
         let mut cursor = Cursor::new(data);
         if self.lines(&mut cursor, count).is_err() {
             self.clear();

@@ -113,6 +113,12 @@ impl Decoder {
     }
 }
 
+/// How often a text stands in some bytes, as `bytes.count` tells, several times as fast.
+#[pyfunction]
+fn count(py: Python<'_>, data: &[u8], text: &[u8]) -> usize {
+    py.detach(|| memchr::memmem::find_iter(data, text).count())
+}
+
 /// The type of an object with the Arrow PyCapsule interface for schemas.
 fn imported(schema: &Bound<'_, PyAny>) -> PyResult<DataType> {
     let capsule = schema.call_method0("__arrow_c_schema__")?.cast_into::<PyCapsule>()?;
@@ -126,5 +132,6 @@ fn imported(schema: &Bound<'_, PyAny>) -> PyResult<DataType> {
 fn melisma_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(count, module)?)?;
     module.add_class::<Decoder>()
 }

@@ -91,6 +91,13 @@ impl Object {
         }
     }
 
+    /// Makes room for a run.
+    pub fn begin(&mut self, rows: usize) {
+        for member in &mut self.members {
+            member.column.begin(rows);
+        }
+    }
+
     pub fn clear(&mut self) {
         self.len = 0;
         self.validity.clear();

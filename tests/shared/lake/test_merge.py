@@ -316,3 +316,34 @@ def test_a_set_of_keys_knows_its_members() -> None:
     assert keys.may_touch({"a": pa.array([3, 9])})
     assert not keys.may_touch({"a": pa.array([4, 9])})
     assert not keys.may_touch({"a": pa.array([1, 9]), "b": pa.array(["a", "w"])})
+
+
+def test_files_on_an_object_store_are_merged_too(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On S3 files are read by ranges and written anew as objects; those that they replace are gone."""
+    for name, value in s3_server.credentials.items():
+        monkeypatch.setenv(name, value)
+    url, options = f"s3://{s3_server.new_bucket()}/some/lake", {"endpoint_url": s3_server.endpoint}
+    schema = stream(id="integer", v="integer")
+    found: list[tuple[int, int]] = []
+    for run in range(3):
+        lake = FileLake(open_store(url, options, distribution="melisma-test"))
+        lake.recover()
+        lake.start(None, announces=False)
+        lake.decide("orders", "upsert")
+        budget = WriteBudget()
+
+        def open_writer(lake: FileLake = lake, budget: WriteBudget = budget) -> StreamWriter:
+            return StreamWriter(lake, schema, ParquetOptions(), budget)
+
+        writer = UpsertWriter(schema, budget, open_writer, hard_delete=False)
+        rows = [{"id": number, "v": run} for number in range(run, run + 3)]
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=schema.arrow))
+        writer.settle()
+        lake.commit(writer.take_settled(), b'{"a": 1}')
+        store = open_store(url, options, distribution="melisma-test")
+        listed = {file.path for file in store.glob("orders/*.parquet")}
+        assert listed == {file.path for file in lake.live_files("orders")}
+        found = [row for path in listed for row in pl.read_parquet(store.read_bytes(path)).select("id", "v").rows()]
+        lake.end()
+        lake.close()
+    assert sorted(found) == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)]

@@ -16,7 +16,7 @@ PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melis
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test lint types docs bench bench-quick constraints clean
+.PHONY: help setup native demo test lint types docs bench bench-quick faults constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ bench: $(STAMP) ## Measure everything against others, and write docs/performance
 
 bench-quick: $(STAMP) ## The same with a fifth of the rows, in some minutes
 	$(BIN)/python -m benchmarks --quick
+
+faults: $(STAMP) ## Kill runs a thousand times and count the rows
+	$(BIN)/python tests/faults $(ARGS)
 
 constraints: ## Resolve all dependencies anew and write constraints.txt
 	$(PYTHON) tools/constraints.py

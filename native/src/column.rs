@@ -8,8 +8,9 @@ use arrow_schema::DataType;
 use base64::prelude::{Engine, BASE64_STANDARD};
 
 use crate::cursor::{Cursor, Parsed, MAX_DEPTH};
-use crate::json_text::{self, Canonical};
+use crate::json_text::Canonical;
 use crate::moment;
+use crate::nested::{Map, Nested};
 use crate::object::Object;
 
 /// Which values are null. Nothing is done for a value that is not.
@@ -42,6 +43,32 @@ impl Validity {
     }
 }
 
+/// How large a run is.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// How much of a run's bytes something took in the run before: room is made for as much in the next, so that all the
+/// room together is no more than a run.
+#[derive(Default)]
+pub struct Share {
+    run: usize,
+    share: f64,
+}
+
+impl Share {
+    pub fn expected(&mut self, run: Size) -> usize {
+        self.run = run.bytes;
+        (run.bytes as f64 * self.share) as usize
+    }
+
+    pub fn took(&mut self, count: usize) {
+        self.share = count as f64 / self.run.max(1) as f64;
+    }
+}
+
 /// Values of one width.
 pub struct Fixed<T> {
     pub values: Vec<T>,
@@ -63,8 +90,8 @@ where
     }
 
     /// Makes room for a run.
-    pub fn begin(&mut self, rows: usize) {
-        self.values.reserve_exact(rows);
+    pub fn begin(&mut self, run: Size) {
+        self.values.reserve(run.rows);
     }
 
     pub fn clear(&mut self) {
@@ -80,46 +107,45 @@ where
 
 /// Values of any width, one after the other in `bytes`.
 pub struct Varying {
-    ends: Vec<i32>,
+    pub ends: Vec<i32>,
     pub bytes: Vec<u8>,
     validity: Validity,
-    /// How many bytes a value took in the run before, rounded up.
-    usual: usize,
+    share: Share,
 }
 
 impl Varying {
-    fn new() -> Self {
-        Self { ends: vec![0], bytes: Vec::new(), validity: Validity::default(), usual: 0 }
+    pub fn new() -> Self {
+        Self { ends: vec![0], bytes: Vec::new(), validity: Validity::default(), share: Share::default() }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.ends.len() - 1
     }
 
     /// Closes a value whose bytes have been appended. They are no longer than their JSON, so an i32 counts them.
     #[inline(always)]
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         self.ends.push(self.bytes.len() as i32);
     }
 
-    fn null(&mut self) {
+    pub fn null(&mut self) {
         self.validity.null(self.len());
         self.end();
     }
 
-    fn begin(&mut self, rows: usize) {
-        self.ends.reserve_exact(rows);
-        self.bytes.reserve_exact(rows * self.usual);
+    pub fn begin(&mut self, run: Size) {
+        self.ends.reserve(run.rows);
+        self.bytes.reserve(self.share.expected(run));
     }
 
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         *self = Self::new();
     }
 
-    fn finish(&mut self, of: &DataType) -> ArrayData {
+    pub fn finish(&mut self, of: &DataType) -> ArrayData {
         let len = self.len();
         let nulls = self.validity.finish(len);
-        self.usual = self.bytes.len().div_ceil(len.max(1));
+        self.share.took(self.bytes.len());
         let ends = std::mem::replace(&mut self.ends, vec![0]);
         let bytes = take(&mut self.bytes);
         let builder = ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls);
@@ -151,121 +177,6 @@ impl Booleans {
         let nulls = self.validity.finish(len);
         built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(take(&mut self.bits).into()))
     }
-}
-
-/// Lists, and maps, whose item is an entry.
-pub struct Nested {
-    ends: Vec<i32>,
-    validity: Validity,
-    item: Column,
-    /// How many items a value held in the run before, rounded up.
-    usual: usize,
-}
-
-impl Nested {
-    pub fn new(item: Column) -> Box<Self> {
-        Box::new(Self { ends: vec![0], validity: Validity::default(), item, usual: 0 })
-    }
-
-    fn end(&mut self) {
-        self.ends.push(self.item.len() as i32);
-    }
-
-    fn null(&mut self) {
-        self.validity.null(self.ends.len() - 1);
-        self.end();
-    }
-
-    fn begin(&mut self, rows: usize) {
-        self.ends.reserve_exact(rows);
-        self.item.begin(rows * self.usual);
-    }
-
-    fn clear(&mut self) {
-        self.ends = vec![0];
-        self.validity.clear();
-        self.item.clear();
-    }
-
-    fn ends(&mut self, of: &DataType) -> ArrayDataBuilder {
-        let len = self.ends.len() - 1;
-        let nulls = self.validity.finish(len);
-        let ends = std::mem::replace(&mut self.ends, vec![0]);
-        self.usual = (*ends.last().unwrap_or(&0) as usize).div_ceil(len.max(1));
-        ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(ends.into())
-    }
-
-    fn read_list(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
-        if !cursor.take(b'[') {
-            return cursor.bail("another type of value than an array");
-        }
-        cursor.space();
-        if !cursor.take(b']') {
-            loop {
-                self.item.read_or_null(cursor)?;
-                if !cursor.more(b']')? {
-                    break;
-                }
-            }
-        }
-        self.end();
-        Ok(())
-    }
-}
-
-/// Objects whose members are values of one type.
-pub struct Map {
-    keys: Varying,
-    entries: Nested,
-}
-
-impl Map {
-    pub fn new(item: Column) -> Box<Self> {
-        Box::new(Self { keys: Varying::new(), entries: *Nested::new(item) })
-    }
-
-    fn read(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
-        if !cursor.take(b'{') {
-            return cursor.bail("another type of value than an object");
-        }
-        let first = self.keys.len();
-        cursor.space();
-        if !cursor.take(b'}') {
-            loop {
-                cursor.text(&mut self.keys.bytes)?;
-                self.keys.end();
-                cursor.colon()?;
-                self.entries.item.read_or_null(cursor)?;
-                if !cursor.more(b'}')? {
-                    break;
-                }
-            }
-        }
-        let ends = &self.keys.ends[first..];
-        let mut keys: Vec<_> = ends.windows(2).map(|ends| (ends[0] as usize, ends[1] as usize)).collect();
-        if json_text::any_twice(&self.keys.bytes, &mut keys) {
-            return cursor.bail("a key that stands twice");
-        }
-        self.entries.end();
-        Ok(())
-    }
-
-    fn finish(&mut self, of: &DataType) -> ArrayData {
-        let (key, item) = of_entries(of);
-        let keys = self.keys.finish(key);
-        let items = self.entries.item.finish(item);
-        let DataType::Map(entries, _) = of else { unreachable!("the plan was checked") };
-        let entries = ArrayData::builder(entries.data_type().clone()).len(keys.len());
-        let entries = built(entries.add_child_data(keys).add_child_data(items));
-        built(self.entries.ends(of).add_child_data(entries))
-    }
-}
-
-/// The types of a map's keys and items.
-pub fn of_entries(map: &DataType) -> (&DataType, &DataType) {
-    let DataType::Map(entries, _) = map else { unreachable!("the plan was checked") };
-    let DataType::Struct(members) = entries.data_type() else { unreachable!("a map's entries are a struct") };
-    (members[0].data_type(), members[1].data_type())
 }
 
 /// A column, or what is nested in one: reads JSON values and keeps them as Arrow does.
@@ -310,8 +221,8 @@ impl Column {
             Self::Date(column) => column.values.len(),
             Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.len(),
             Self::Object(column) => column.len(),
-            Self::List(column) => column.ends.len() - 1,
-            Self::Map(column) => column.entries.ends.len() - 1,
+            Self::List(column) => column.len(),
+            Self::Map(column) => column.len(),
         }
     }
 
@@ -329,13 +240,13 @@ impl Column {
             Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.null(),
             Self::Object(column) => column.null(),
             Self::List(column) => column.null(),
-            Self::Map(column) => column.entries.null(),
+            Self::Map(column) => column.null(),
         }
     }
 
     /// Reads an item of a list or a map; whether it may be null is held elsewhere.
     #[inline]
-    fn read_or_null(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
+    pub fn read_or_null(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
         if cursor.peek() == b'n' {
             cursor.word(b"null")?;
             self.null();
@@ -384,7 +295,7 @@ impl Column {
                 column.end();
             }
             Self::Object(column) => return column.read(cursor),
-            Self::List(column) => return column.read_list(cursor),
+            Self::List(column) => return column.read(cursor),
             Self::Map(column) => return column.read(cursor),
         }
         Ok(())
@@ -401,31 +312,24 @@ impl Column {
             Self::Date(column) => column.finish(of),
             Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.finish(of),
             Self::Object(column) => column.finish(of),
-            Self::List(column) => {
-                let DataType::List(item) = of else { unreachable!("the plan was checked") };
-                let items = column.item.finish(item.data_type());
-                built(column.ends(of).add_child_data(items))
-            }
+            Self::List(column) => column.finish(of),
             Self::Map(column) => column.finish(of),
         }
     }
 
     /// Makes room for a run, and as much for what is nested as the run before took.
-    pub fn begin(&mut self, rows: usize) {
+    pub fn begin(&mut self, run: Size) {
         match self {
-            Self::Boolean(column) => column.bits.reserve_exact(rows.div_ceil(8)),
-            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.begin(rows),
-            Self::UInt64(column) => column.begin(rows),
-            Self::Float64(column) => column.begin(rows),
-            Self::Decimal(column, ..) => column.begin(rows),
-            Self::Date(column) => column.begin(rows),
-            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.begin(rows),
-            Self::Object(column) => column.begin(rows),
-            Self::List(column) => column.begin(rows),
-            Self::Map(column) => {
-                column.keys.begin(rows * column.entries.usual);
-                column.entries.begin(rows);
-            }
+            Self::Boolean(column) => column.bits.reserve(run.rows / 8 + 1),
+            Self::Int64(column) | Self::Timestamp(column) | Self::Time(column) => column.begin(run),
+            Self::UInt64(column) => column.begin(run),
+            Self::Float64(column) => column.begin(run),
+            Self::Decimal(column, ..) => column.begin(run),
+            Self::Date(column) => column.begin(run),
+            Self::Text(column) | Self::Binary(column) | Self::Json(column, _) => column.begin(run),
+            Self::Object(column) => column.begin(run),
+            Self::List(column) => drop(column.begin(run)),
+            Self::Map(column) => column.begin(run),
         }
     }
 
@@ -445,10 +349,7 @@ impl Column {
             }
             Self::Object(column) => column.clear(),
             Self::List(column) => column.clear(),
-            Self::Map(column) => {
-                column.keys.clear();
-                column.entries.clear();
-            }
+            Self::Map(column) => column.clear(),
         }
     }
 
@@ -457,7 +358,7 @@ impl Column {
         match self {
             Self::Object(object) => Some(object),
             Self::List(column) => column.item.object(),
-            Self::Map(column) => column.entries.item.object(),
+            Self::Map(column) => column.object(),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use arrow_data::ArrayData;
 use arrow_schema::{DataType, TimeUnit};
 
-use crate::column::Fixed;
+use crate::column::{Fixed, Size};
 use crate::cursor::{Cursor, Parsed, MAX_DEPTH};
 use crate::moment;
 use crate::object::Object;
@@ -57,10 +57,11 @@ impl Lines {
         if count > data.len() {
             return Err("fewer lines than was said");
         }
-        self.record.begin(count);
+        let size = Size { rows: count, bytes: data.len() };
+        self.record.begin(size);
         if let Some(envelope) = &mut self.envelope {
-            envelope.extracted.begin(count);
-            envelope.versions.begin(count);
+            envelope.extracted.begin(size);
+            envelope.versions.begin(size);
         }
         let mut cursor = Cursor::new(data);
         if self.lines(&mut cursor, count).is_err() {

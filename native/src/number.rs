@@ -100,9 +100,8 @@ impl<'a> Cursor<'a> {
             return self.bail("an integer with a fraction or an exponent");
         }
         if text.len() > 19 {
-            let exact = text.iter().try_fold(0u64, |sum, digit| {
-                sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-            });
+            let exact =
+                text.iter().try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
             let Some(exact) = exact else {
                 return self.bail("an integer beyond 64 bits");
             };

@@ -4,7 +4,7 @@ use arrow_data::ArrayData;
 use arrow_schema::DataType;
 use hashbrown::HashMap;
 
-use crate::column::{built, Column, Validity};
+use crate::column::{built, Column, Size, Validity};
 use crate::cursor::{Cursor, Parsed, MAX_DEPTH};
 
 /// What is done about a member that the schema does not name.
@@ -92,9 +92,9 @@ impl Object {
     }
 
     /// Makes room for a run.
-    pub fn begin(&mut self, rows: usize) {
+    pub fn begin(&mut self, run: Size) {
         for member in &mut self.members {
-            member.column.begin(rows);
+            member.column.begin(run);
         }
     }
 

@@ -4,7 +4,8 @@ use arrow_schema::DataType;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::column::{of_entries, Booleans, Column, Fixed, Map, Nested};
+use crate::column::{Booleans, Column, Fixed};
+use crate::nested::{of_entries, Map, Nested};
 use crate::object::{Member, Object, Unknown};
 
 /// A node: its kind, the members of an object, the item of a list or a map, whether an object is closed.

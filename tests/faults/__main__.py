@@ -17,11 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
 
-from chains import BETWEEN, POINTS, RANDOM, STREAMS, WITHIN, Chain, Result, from_json
+from chains import BETWEEN, EVERY_RUN, POINTS, RANDOM, STORM, STREAMS, WITHIN, Chain, Result, from_json
 from tables import fault_table, write_page
 
 HERE = Path(__file__).resolve().parent
 KEEPS = ["committed-state", "state-file", "late-file"]
+TAPS = {"upsert": ["incremental", "full-table"], "overwrite": ["full-table"]}
+"""Where the method's result does not depend on how often and in which order a tap sends its rows."""
+
 ROUNDS = {"kill target": 8, "kill tap": 4, "kill both": 4, "term target": 3, "term tap": 2, "term both": 2}
 """Chains of each kind, for each tap and way of keeping STATE, in a full run; one of each other kind."""
 
@@ -33,11 +36,13 @@ def plan(seed: int, methods: Iterable[str], share: float = 1.0) -> list[Chain]:
         for tap, keeps, fault, rounds in _kinds(method):
             for _ in range(rounds):
                 found.append(Chain(len(found) + 1, fault, tap, keeps, method, 3, forked=True, seed=seed))
-        # Some with the executables themselves, which take the second that the imports take, and are as likely hit there.
+        # Some with the executables themselves: they spend most of their time importing, and are hit there.
         for fault in ["kill target"] * 6 + ["commit:before", "commit:after", "release:after"]:
             for keeps in KEEPS:
                 tap = "full-table" if method == "overwrite" else "incremental"
                 found.append(Chain(len(found) + 1, fault, tap, keeps, method, 3, forked=False, seed=seed))
+        for tap, keeps, fault, place in _remote() if method == "append-only" else ():
+            found.append(Chain(len(found) + 1, fault, tap, keeps, method, 2, seed=seed, place=place))
     if share < 1:
         step = max(1, round(1 / share))
         found = [chain for chain in found if chain.number % step == seed % step and chain.forked]
@@ -45,16 +50,23 @@ def plan(seed: int, methods: Iterable[str], share: float = 1.0) -> list[Chain]:
 
 
 def _kinds(method: str) -> Iterator[tuple[str, str, str, int]]:
-    for tap in STREAMS:
-        if (method == "overwrite" and tap != "full-table") or (method == "upsert" and tap == "full-table"):
-            continue
+    for tap in TAPS.get(method, STREAMS):
         for keeps in KEEPS:
             for fault in [*POINTS, *RANDOM, WITHIN, BETWEEN]:
                 if tap == "full-table" and fault in {BETWEEN, "kill tap", "term tap", "kill both", "term both"}:
                     continue  # half a table that ends at a line's end looks whole: not promised
-                if keeps == "committed-state" and fault in {"delete:one", "delete:after", "redo:one"}:
+                if method == "append-only" and keeps == "committed-state" and fault in {"delete:one", "redo:one"}:
                     continue  # nothing is ever to be replaced then
                 yield tap, keeps, fault, ROUNDS.get(fault, 1)
+
+
+def _remote() -> Iterator[tuple[str, str, str, str]]:
+    for tap, keeps in [("incremental", "committed-state"), ("streams", "late-file"), ("files", "state-file")]:
+        for fault in [*EVERY_RUN, "undo:discarded", *["kill target"] * 4, "kill both", "term target"]:
+            if fault not in {"put:written", "put:linked"}:  # are of local disks
+                yield tap, keeps, fault, "s3"
+        for fault in [STORM] * 6 + ["kill target"] * 4 + ["commit:after", "publish:one"]:
+            yield tap, keeps, fault, "storm"
 
 
 def run(chains: list[Chain], folder: Path, workers: int) -> list[Result]:
@@ -110,6 +122,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where lakes are made; those that are not good stay there")
     parser.add_argument("--only", help="run the chains of this fault only")
+    parser.add_argument("--place", help="run the chains of this place only: disk, s3 or storm")
     parser.add_argument("--number", type=int, help="run this chain only")
     parser.add_argument("--write", action="store_true", help="put the table into docs/faults.md")
     options = parser.parse_args()
@@ -117,6 +130,7 @@ def main() -> int:
     chains = plan(options.seed, options.methods.split(","), options.share)
     chains = [chain for chain in chains if options.only in {None, chain.fault}]
     chains = [chain for chain in chains if options.number in {None, chain.number}]
+    chains = [chain for chain in chains if options.place in {None, chain.place}]
     began = time.monotonic()
     results = run(chains, folder, options.workers)
     table = fault_table(results, options.seed, (time.monotonic() - began) / 60)

@@ -20,7 +20,7 @@ from typing import Any
 from processes import Blow, Ended, Program, output_of, pipe
 from source_tap import Row, rows_of
 
-ReadBack = Callable[[Path, list[str]], dict[str, Any]]
+ReadBack = Callable[[Path, str, list[str]], dict[str, Any]]
 BIN = Path(sys.executable).parent
 STREAMS = {
     "incremental": {"log": "sorted"},
@@ -67,6 +67,7 @@ class Chain:
         method: the load method.
         kills: how often something is killed before the runs are left in peace.
         forked: whether the target is a fork, or the executable.
+        place: `disk`; `s3`; or `storm`, S3 behind a bad connection.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Chain:
     kills: int = 4
     forked: bool = True
     seed: int = 1
+    place: str = "disk"
 
 
 RANDOM: dict[str, tuple[tuple[str, ...], int]] = {
@@ -91,6 +93,14 @@ RANDOM: dict[str, tuple[tuple[str, ...], int]] = {
 
 WITHIN = "tap dies within a line"
 BETWEEN = "tap dies between lines"
+STORM = "bad connection"
+"""Nothing is killed; the place is a storm."""
+
+
+def options_of(endpoint: str) -> dict[str, str]:
+    """The storage options for a server of ours."""
+    keys = {"access_key_id": "testing", "secret_access_key": "testing"}
+    return {"endpoint_url": endpoint, "region": "us-east-1", **keys}
 
 
 @dataclass
@@ -123,9 +133,10 @@ class Result:
 class Lake:
     """The folder of a chain, and what runs in it."""
 
-    def __init__(self, chain: Chain, folder: Path) -> None:
-        self.chain, self.folder = chain, folder
+    def __init__(self, chain: Chain, folder: Path, endpoints: dict[str, str]) -> None:
+        self.chain, self.folder, self.endpoint = chain, folder, endpoints.get(chain.place, "")
         self.root, self.log, self.state_file = folder / "lake", folder / "log", folder / "state.json"
+        self.url = f"s3://faults/{folder.name}" if self.endpoint else str(self.root)
         self.random = random.Random(f"{chain.seed} {chain.number}")
         self.streams = STREAMS[chain.tap]
         self.rows = dict.fromkeys(self.streams, 0)
@@ -135,11 +146,20 @@ class Lake:
         self._config(folder / "target.json", self._target_settings())
 
     def _target_settings(self) -> dict[str, Any]:
-        return {
-            "destination_path": str(self.root),
+        settings: dict[str, Any] = {
+            "destination_path": self.url,
+            "storage_options": options_of(self.endpoint) if self.endpoint else None,
             "commit_interval_minutes": 0,
             "load_method": self.chain.method,
+            # A tap whose STATE does not change from its middle on does not say it again at its end.
+            "trust_eof": self.chain.method == "overwrite" and not self.ends_with_state,
         }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    @property
+    def ends_with_state(self) -> bool:
+        """Whether a full-table tap prints its STATE only once, at its end."""
+        return self.chain.method == "overwrite" and self.chain.number % 2 == 0
 
     def grow(self, few: bool = False) -> None:
         """New entries at the source."""
@@ -208,6 +228,10 @@ class Lake:
     @property
     def chain_state_every(self) -> int:
         """Records between two STATEs."""
+        if self.ends_with_state:
+            return 1_000_000
+        if self.endpoint:
+            return 40 + self.chain.number % 40  # an entry costs more there
         return 7 + self.chain.number % 40
 
     def _state(self) -> bytes | None:
@@ -259,10 +283,17 @@ def tap_program(tap: str, arguments: list[str]) -> Program:
     return Program(["source-tap", *arguments], lambda: SourceTap.cli())
 
 
-def run_chain(chain: Chain, folder: Path, read_back: ReadBack) -> Result:
-    """Do it, and count. The folder is removed if all is good."""
+def run_chain(chain: Chain, folder: Path, read_back: ReadBack, endpoints: dict[str, str] | None = None) -> Result:
+    """Do it, and count. The folder is removed if all is good.
+
+    Args:
+        chain: what is to be done.
+        folder: where; it must not be there.
+        read_back: see `readback.read_back`.
+        endpoints: of S3 servers, by the name of the place.
+    """
     result = Result(chain)
-    lake = Lake(chain, folder)
+    lake = Lake(chain, folder, endpoints or {})
     whole = Counter[str]()  # for full tables: how often each stream was sent by a run that came to its end
 
     def run(**fault: Any) -> Ended:
@@ -310,9 +341,11 @@ def _first_run(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> None:
 
 def _hit(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> Ended:
     """One run with the chain's fault."""
+    if chain.fault == STORM:
+        return run()
     if chain.fault in RANDOM:
         victims, number = RANDOM[chain.fault]
-        if lake.random.random() < 0.5:
+        if lake.random.random() < 0.5 and not lake.endpoint:
             blow = Blow(
                 victims, number, lake.random.uniform(0, 0.01), lake.random.randint(1, 4 if "tap" in victims else 9)
             )
@@ -333,6 +366,8 @@ def _hit(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> Ended:
 
 
 def _is_hit(chain: Chain, ended: Ended) -> bool:
+    if chain.fault == STORM:
+        return ended.target == 0
     signals = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
     if chain.fault in {WITHIN, BETWEEN, "kill tap", "term tap"}:
         return ended.tap in signals
@@ -375,7 +410,7 @@ def _counted(lake: Lake) -> dict[str, int]:
 def _count(lake: Lake, result: Result, whole: Counter[str], read_back: ReadBack) -> None:
     """Compare the lake with the source."""
     expected = lake.expected()
-    found = read_back(lake.root, list(expected))
+    found = read_back(lake.folder, lake.url, list(expected))
     result.wrong += found["wrong"]
     for stream, rows in expected.items():
         if lake.chain.tap == "full-table" and lake.chain.method == "append-only":

@@ -141,7 +141,7 @@ def read(peer: Peer, output: Path) -> Counter[tuple[int, int, int, str]]:
         connection.execute(f"ATTACH '{output}/out.duckdb' AS out (READ_ONLY)")
     elif not any(output.rglob(f"*.{peer.form}")):
         return Counter()
-    query = f"SELECT id, changed, entry, text {QUERIES[peer.form].format(path=output)}"  # noqa: S608
+    query = f"SELECT id, changed, entry, text {QUERIES[peer.form].format(path=output)}"
     return Counter(connection.execute(query).fetchall())
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from chains import AFTER, BETWEEN, EVERY_RUN, LATER, RANDOM, WITHIN, Result
+from chains import AFTER, BETWEEN, EVERY_RUN, LATER, RANDOM, STORM, WITHIN, Result
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs/faults.md"
@@ -39,33 +39,41 @@ MEANING = {
     "term both": "SIGTERM to both at a random moment",
     WITHIN: "SIGKILL to the tap at a random record, half a line written",
     BETWEEN: "SIGKILL to the tap at a random record",
+    STORM: "no kill: lost answers, 500, 503, cut and slow connections, one request in seven",
 }
+WHERE = ["append-only", "append-only, S3", "append-only, S3 in a storm", "upsert", "overwrite"]
+
+
+def _where(result: Result) -> str:
+    return result.chain.method + {"disk": "", "s3": ", S3", "storm": ", S3 in a storm"}[result.chain.place]
 
 
 def fault_table(results: Iterable[Result], seed: int, minutes: float) -> str:
     """Hits, rows lost and rows doubled, by fault and load method."""
     results = list(results)
-    methods = sorted({result.chain.method for result in results})
     cells: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for result in results:
-        cell = cells[result.chain.fault, result.chain.method]
+        cell = cells[result.chain.fault, _where(result)]
         for index, value in enumerate([result.hits, result.lost, result.doubled, bool(result.wrong)]):
             cell[index] += value
-    lines = ["| struck at | what that is | method | hits | rows lost | rows doubled |", "|---|---|---|--:|--:|--:|"]
-    order = [*EVERY_RUN, *LATER, *AFTER, *RANDOM, WITHIN, BETWEEN]
+    lines = [
+        "| struck at | what that is | method, place | hits | rows lost | rows doubled |",
+        "|---|---|---|--:|--:|--:|",
+    ]
+    order = [*EVERY_RUN, *LATER, *AFTER, *RANDOM, WITHIN, BETWEEN, STORM]
     for fault in order:
-        for method in methods:
-            if (fault, method) in cells:
-                hits, lost, doubled, _ = cells[fault, method]
+        for where in WHERE:
+            if (fault, where) in cells:
+                hits, lost, doubled, _ = cells[fault, where]
                 name = f"`{fault}`" if ":" in fault else fault
-                lines.append(f"| {name} | {MEANING[fault]} | {method} | {hits:,} | {lost:,} | {doubled:,} |")
+                lines.append(f"| {name} | {MEANING[fault]} | {where} | {hits:,} | {lost:,} | {doubled:,} |")
     hits, lost, doubled, wrong = (sum(cell[index] for cell in cells.values()) for index in range(4))
     lines.append(f"| **all** | | | **{hits:,}** | **{lost:,}** | **{doubled:,}** |")
     runs, kills = sum(each.runs for each in results), sum(each.kills for each in results)
     executables = sum(each.hits for each in results if not each.chain.forked)
     foot = (
-        f"{hits:,} hits ({kills:,} processes killed by SIGKILL, those that lead up to a fail point included) in {runs:,} "
-        f"runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the others on "
+        f"{hits:,} hits ({kills:,} processes killed by SIGKILL, those that lead up to a fail point included) in "
+        f"{runs:,} runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the others on "
         f"forks of it; {wrong:,} lakes wrong in any other way. Seed {seed}, commit {commit()}, {minutes:.0f} minutes."
     )
     return "\n".join([*lines, "", foot])

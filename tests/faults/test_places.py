@@ -1,4 +1,4 @@
-"""Places that fail: a full disk, a folder that cannot be written, half an entry, a second writer, a clock that jumps."""
+"""Places that fail: a full disk, a folder that cannot be written, half an entry, two writers, clocks that jump."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_stopped_writer_that_wakes_up_after_another_took_over_commits_nothing(
         path.write_bytes(path.read_bytes().replace(b'"boot": "', b'"boot": "other-'))
     second = load(root, lines(30, 60))
     first.send_signal(signal.SIGCONT)
-    printed, log = first.communicate(data[cut:])
+    _, log = first.communicate(data[cut:])
     assert second.returncode == 0, second.stderr.decode()
     assert first.returncode == 1
     assert b"another run has taken over" in log
@@ -230,12 +230,12 @@ def test_what_a_crash_in_the_middle_of_an_entry_leaves_is_passed_over(tmp_path: 
 def test_clocks_that_jump_change_nothing(tmp_path: Path) -> None:
     """Runs a year ahead and a year back, killed between; order comes from numbers alone."""
     root = tmp_path / "lake"
-    at, printed = 0, 0
-    for day, point in [("+365d", ""), ("-365d", "commit:after"), ("+2d", "publish:one"), ("-700d", ""), ("+0d", "")]:
-        data = lines(max(0, printed), 40 * (at + 1) - printed)
+    printed = 0
+    days = [("+365d", ""), ("-365d", "commit:after"), ("+2d", "publish:one"), ("-700d", ""), ("+0d", "")]
+    for number, (day, point) in enumerate(days, 1):
+        data = lines(printed, 40 * number - printed)
         result = load(root, data, env={"MELISMA_FAILPOINT": point}, before=("faketime", "-f", day))
         assert result.returncode == (-signal.SIGKILL if point else 0) or point, result.stderr.decode()
         if result.stdout:
             printed = 3 * json.loads(result.stdout.splitlines()[-1])["bookmarks"]["log"]["replication_key_value"] + 1
-        at += 1
     assert rows(root) == whole(200)

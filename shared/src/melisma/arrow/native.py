@@ -7,6 +7,7 @@ members are held while reading. `MELISMA_NATIVE=0` in the environment leaves it 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections import Counter
@@ -50,10 +51,10 @@ def native_decoder(
 
     The arguments are those of `melisma.arrow.decode.RunDecoder`.
     """
-    if os.environ.get("MELISMA_NATIVE") == "0" or not schema.fields:
+    if os.environ.get("MELISMA_NATIVE") == "0" or not schema.fields or not _can_cross(schema.root):
         return None
     try:
-        import melisma_native
+        melisma_native = importlib.import_module("melisma_native")
     except ImportError:
         return None
     if melisma_native.INTERFACE != _INTERFACE:
@@ -67,6 +68,17 @@ def native_decoder(
         _logger.debug("melisma-native is unused for stream %s: %s", schema.stream, error)
         return None
     return _Decoder(decoder, schema)
+
+
+_DEEPEST = 50
+
+
+def _can_cross(column: ColumnType, depth: int = 0) -> bool:
+    """Whether Arrow's C data interface can hand the column over: it ends names at a NUL and nests only so deep."""
+    if depth > _DEEPEST or any("\0" in each.name for each in column.fields):
+        return False
+    inner = [each.type for each in column.fields] + ([column.item] if column.item is not None else [])
+    return all(_can_cross(each, depth + 1) for each in inner)
 
 
 class _Decoder:

@@ -22,6 +22,7 @@ from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore
 
 from melisma.errors import ConfigError, MelismaError, StorageError
 from melisma.storage.answers import refusal
+from melisma.storage.ranges import READ_AHEAD, Ranges
 from melisma.storage.store import FileInfo, StagedObject, Store
 from melisma.storage.url import StoreUrl
 
@@ -42,7 +43,6 @@ CONNECTION: Mapping[str, Any] = {
 """How long to wait and how often to try, for every store."""
 
 _MAGIC = re.compile(r"[*?\[]")
-_READ_AHEAD = (64 << 10, 8 << 20)  # bytes: after a jump, and at most
 _MEMORY: dict[str, MemoryStore] = {}
 
 
@@ -125,7 +125,7 @@ class ObjectStore(Store):
         info = self._head(path)
         if info is None:
             raise refusal("read", self.display(path), FileNotFoundError())
-        return io.BufferedReader(_Ranges(self, path, info), _READ_AHEAD[0])
+        return io.BufferedReader(Ranges(self, path, info), READ_AHEAD[0])
 
     def glob(self, pattern: str) -> list[FileInfo]:
         """See Store. Without `**` only the directories that can match are listed."""
@@ -313,61 +313,6 @@ class _WebServer(ObjectStore):
 
     def _below(self, path: str) -> Iterator[FileInfo]:  # noqa: ARG002
         return iter(())
-
-
-class _Ranges(io.RawIOBase):
-    """An object read by ranges, further ahead the longer it is read in order, and only as it was when opened."""
-
-    def __init__(self, store: ObjectStore, path: str, info: FileInfo) -> None:
-        self._store, self._path, self._info = store, path, info
-        self._key = store.key(path)
-        self._position, self._start, self._data = 0, 0, memoryview(b"")
-        self._ahead = _READ_AHEAD[0]
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        wanted = min(len(view), self._info.size - self._position)
-        if wanted <= 0:
-            return 0
-        within = self._position - self._start
-        if not 0 <= within < len(self._data):
-            in_order = self._position == self._start + len(self._data)
-            self._ahead = min(self._ahead * 2, _READ_AHEAD[1]) if in_order else _READ_AHEAD[0]
-            self._fetch(max(wanted, self._ahead))
-            within = 0
-        count = min(wanted, len(self._data) - within)
-        view[:count] = self._data[within : within + count]
-        self._position += count
-        return count
-
-    def _fetch(self, length: int) -> None:
-        end = min(self._position + length, self._info.size)
-        options: Any = {"range": (self._position, end)}
-        if self._info.etag:
-            options["if_match"] = f'"{self._info.etag}"'
-        with self._store.failing("read", self._path):
-            try:
-                found = bytes(obstore.get(self._store.objects, self._key, options=options).bytes())
-            except exceptions.PreconditionError:
-                found = b""
-        if len(found) != end - self._position:
-            where = self._store.display(self._path)
-            raise StorageError("read", where, "it has changed while it was read", "Run it again")
-        self._start, self._data = self._position, memoryview(found)
 
 
 class _StagedCopy(StagedObject):

@@ -381,7 +381,7 @@ class Load:
                 yield sink
 
     def _note_unknown(self, stream: str, unknown: Counter[str]) -> None:
-        for name, count in unknown.items():
+        for name, count in sorted(unknown.items()):
             if (stream, name) not in self.unknown and len(self.unknown) >= _MOST_NAMES:
                 name = "(other fields)"
             self.unknown[stream, name] += count

@@ -91,7 +91,8 @@ def message_dict(message: Message, *required: str) -> dict[str, Any]:
         raise unreadable(error, message.data, message.line) from error
     for key in required:
         if found.get(key) is None:
-            raise BadMessage(f'a {message.type} message without "{key}"', line=message.line, fix="Mend the tap")
+            article = "an" if message.type[0] in "AEIOU" else "a"
+            raise BadMessage(f'{article} {message.type} message without "{key}"', line=message.line, fix="Mend the tap")
     return found  # type: ignore[no-any-return]
 
 

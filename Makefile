@@ -16,7 +16,7 @@ PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melis
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test lint types docs bench bench-quick faults constraints clean
+.PHONY: help setup native demo test test-slow lint types docs bench bench-quick faults constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,7 +36,10 @@ demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in 
 	$(BIN)/python demo/run.py
 
 test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## Run the tests that start many processes, servers and environments (CI does)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow $(ARGS)
 
 lint: $(STAMP) types ## Check style, formatting and types
 	$(BIN)/ruff check .

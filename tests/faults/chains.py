@@ -161,6 +161,11 @@ class Lake:
         """Whether a full-table tap prints its STATE only once, at its end."""
         return self.chain.method == "overwrite" and self.chain.number % 2 == 0
 
+    def calm(self, endpoints: dict[str, str]) -> None:
+        """From here on the connection is good."""
+        self.endpoint = endpoints["s3"]
+        self._config(self.folder / "target.json", self._target_settings())
+
     def grow(self, few: bool = False) -> None:
         """New entries at the source."""
         for stream, kind in self.streams.items():
@@ -205,7 +210,7 @@ class Lake:
 
     def _tap(self, dies_at: int | None, *, within: bool, paced: bool) -> Program:
         if self.chain.tap == "files":
-            stream = {"name": "log", "path": str(self.folder / "in/*.csv"), "key_properties": ["id"]}
+            stream: dict[str, Any] = {"name": "log", "path": str(self.folder / "in/*.csv"), "key_properties": ["id"]}
             stream["column_types"] = {"text": "string"}
             settings: dict[str, Any] = {"streams": [stream]}
         else:
@@ -318,7 +323,10 @@ def run_chain(chain: Chain, folder: Path, read_back: ReadBack, endpoints: dict[s
             break
     else:
         result.wrong.append(f"the runs do not come to an end: exit {ended.target}")
-    lake.clean_seconds = ended.seconds
+    if chain.place == "storm":
+        # An upload of which only the answer was lost is the next run's to abort.
+        lake.calm(endpoints or {})
+        run()
     _count(lake, result, whole, read_back)
     if result.good:
         shutil.rmtree(folder)

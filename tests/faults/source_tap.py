@@ -41,7 +41,7 @@ class LogStream(Stream):
         th.Property("entry", th.IntegerType),
         th.Property("text", th.StringType),
     ).to_dict()
-    primary_keys: ClassVar[list[str]] = ["id"]  # type: ignore[misc]
+    primary_keys: ClassVar[list[str]] = ["id"]
 
     def __init__(self, tap: Tap, settings: dict[str, Any]) -> None:
         self._settings = settings

@@ -73,8 +73,9 @@ def fault_table(results: Iterable[Result], seed: int, minutes: float) -> str:
     executables = sum(each.hits for each in results if not each.chain.forked)
     foot = (
         f"{hits:,} hits ({kills:,} processes killed by SIGKILL, those that lead up to a fail point included) in "
-        f"{runs:,} runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the others on "
-        f"forks of it; {wrong:,} lakes wrong in any other way. Seed {seed}, commit {commit()}, {minutes:.0f} minutes."
+        f"{runs:,} runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the "
+        f"others on forks of it; {wrong:,} lakes wrong in any other way. "
+        f"Seed {seed}, commit {commit()}, {minutes:.0f} minutes."
     )
     return "\n".join([*lines, "", foot])
 

@@ -7,7 +7,6 @@ import datetime as dt
 import gc
 import json
 import math
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -48,8 +47,7 @@ def told(schema: StreamSchema, run: Run, *, by_block: bool, **options: Any) -> A
         decoded = RunDecoder(schema, by_block=by_block, **options).decode(run)
     except BadMessage as error:
         return str(error)
-    counts = Counter({name.rpartition(".")[2]: count for name, count in decoded.unknown.items()})
-    return *outcome(decoded), counts, None if decoded.versions is None else decoded.versions.to_pylist()
+    return *outcome(decoded), decoded.unknown, None if decoded.versions is None else decoded.versions.to_pylist()
 
 
 def lines(*texts: str) -> Run:

@@ -99,7 +99,7 @@ def rows_to_batch(
     """
     names = {each.name for each in schema.fields} | ignored
     columns: list[tuple[Field, Reader, list[Any]]] = [
-        (each, reader(each.type, unknown, hold=validate), []) for each in schema.fields
+        (each, reader(each.type, unknown, hold=validate, path=f"{each.name}."), []) for each in schema.fields
     ]
     kept: list[int] = []
     misfits: list[tuple[int, BadRecord]] = []

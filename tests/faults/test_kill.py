@@ -19,6 +19,8 @@ from lake_doubles import DiskFiles
 from melisma.lake.journal import Journal
 from melisma.lake.objects import Objects, ObjectsInStore, ObjectsOnDisk
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("lake_worker.py")
 PLACES = [
     "put:written",

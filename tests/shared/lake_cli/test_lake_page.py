@@ -56,7 +56,9 @@ def test_every_example_prints_what_the_page_says(lake: Lake, monkeypatch: pytest
 def test_every_command_has_an_example() -> None:
     """A command without one is not documented."""
     shown = {shlex.split(command)[2] for command, _ in examples()}
-    assert shown == set(LakeCommands.MODULES)
+    elsewhere = {"replay-dead-letters"}  # shown in docs/evolution.md, run by tests/targets/test_dead_letters.py
+    assert shown | elsewhere == set(LakeCommands.MODULES)
+    assert "melisma lake replay-dead-letters" in PAGE.with_name("evolution.md").read_text(encoding="utf-8")
 
 
 def test_the_programs_of_the_page_run(lake: Lake) -> None:

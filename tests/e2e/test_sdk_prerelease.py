@@ -10,7 +10,7 @@ import pytest
 
 PRERELEASE = "0.55.0b7"
 STANDARD = ["tests/targets/test_target_parquet_standard.py", "tests/taps/tap_files/test_standard_suite.py"]
-NEEDED = ["pytest", "duckdb", "pytz", "hypothesis"]
+NEEDED = ["pytest", "duckdb", "polars", "pytz", "hypothesis"]
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("prerelease")]
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
@@ -25,7 +26,16 @@ KEEPS = ["committed-state", "state-file", "late-file"]
 TAPS = {"upsert": ["incremental", "full-table"], "overwrite": ["full-table"]}
 """Where the method's result does not depend on how often and in which order a tap sends its rows."""
 
-ROUNDS = {"kill target": 8, "kill tap": 4, "kill both": 4, "term target": 3, "term tap": 2, "term both": 2}
+ROUNDS = {
+    "kill target": 8,
+    "kill tap": 4,
+    "kill both": 4,
+    "term target": 3,
+    "term tap": 2,
+    "term both": 2,
+    WITHIN: 2,
+    BETWEEN: 4,
+}
 """Chains of each kind, for each tap and way of keeping STATE, in a full run; one of each other kind."""
 
 
@@ -77,24 +87,26 @@ def run(chains: list[Chain], folder: Path, workers: int) -> list[Result]:
     results: list[Result] = []
 
     def work() -> None:
-        command = [sys.executable, str(HERE / "worker.py"), str(folder)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin
-        assert process.stdout
-        while True:
-            try:
+        process: subprocess.Popen[str] | None = None
+        with suppress(Empty):
+            while True:
                 chain = queue.get_nowait()
-            except Empty:
-                break
-            process.stdin.write(json.dumps(asdict(chain)) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer:
-                results.append(Result(chain, wrong=["the harness failed"]))
-                break
-            results.append(from_json(answer))
-            _tell(results)
-        process.communicate()
+                process = process or _worker(folder)
+                assert process.stdin
+                assert process.stdout
+                with suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps(asdict(chain)) + "\n")
+                    process.stdin.flush()
+                answer = process.stdout.readline()
+                if answer:
+                    results.append(from_json(answer))
+                else:
+                    result = Result(chain, wrong=[f"the harness failed, with exit code {process.wait()}"])
+                    results.append(result)
+                    process = None
+                _tell(results)
+        if process is not None:
+            process.communicate()
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
@@ -102,6 +114,11 @@ def run(chains: list[Chain], folder: Path, workers: int) -> list[Result]:
     for thread in threads:
         thread.join()
     return sorted(results, key=lambda result: result.chain.number)
+
+
+def _worker(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(HERE / "worker.py"), str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _tell(results: list[Result]) -> None:

@@ -215,12 +215,12 @@ class Lake:
             settings: dict[str, Any] = {"streams": [stream]}
         else:
             streams = []
+            dies_in = self.random.choice([*self.streams])
             for name, kind in self.streams.items():
                 each: dict[str, Any] = {"name": name, "kind": kind, "rows": self.rows[name], "seed": self.chain.seed}
                 each |= {"state_every": self.chain_state_every, "pause": 0.03 if paced else 0}
-                each |= {"dies_at": dies_at, "dies_within_a_line": within}
+                each |= {"dies_at": dies_at if name == dies_in else None, "dies_within_a_line": within}
                 streams.append(each)
-                dies_at = None
             settings = {"streams": streams}
         self._config(self.folder / "tap.json", settings)
         arguments = ["--config", str(self.folder / "tap.json")]
@@ -340,6 +340,7 @@ def _first_run(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> None:
     announced (DELIVERY, case i), where the runner and not the lake keeps the STATE.
     """
     silent = chain.tap in {"incremental", "streams"} and chain.keeps != "committed-state"
+    silent = silent and chain.fault not in {WITHIN, BETWEEN}  # the target and the runner live on
     later = chain.fault in LATER
     if silent or later or chain.fault in RANDOM:
         for _ in range(2 if later else 1):

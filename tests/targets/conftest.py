@@ -39,8 +39,12 @@ class EvolvingLake:
         bookmark: str = "",
         **settings: Any,
     ) -> tuple[int, str]:
-        """One run of the stream `s`; exit code and stderr."""
-        code, _, err = self.run(self.messages(properties, records, keys=keys, bookmark=bookmark), **settings)
+        """One run of the stream `s`, with a STATE at its end; exit code and stderr."""
+        records = list(records)
+        data = self.messages(properties, records, keys=keys, bookmark=bookmark)
+        if bookmark:
+            data += self.state(bookmark, records[-1][bookmark])
+        code, _, err = self.run(data, **settings)
         return code, err
 
     @staticmethod
@@ -51,7 +55,7 @@ class EvolvingLake:
         keys: tuple[str, ...] = (),
         bookmark: str = "",
     ) -> bytes:
-        """SCHEMA and RECORDs of the stream `s`, and a STATE if it has no bookmark."""
+        """SCHEMA and RECORDs of the stream `s`, and a STATE if it has no bookmark property."""
         lines: list[dict[str, Any]] = [
             {
                 "type": "SCHEMA",
@@ -64,6 +68,12 @@ class EvolvingLake:
         lines += [{"type": "RECORD", "stream": "s", "record": each} for each in records]
         lines += [] if bookmark else [{"type": "STATE", "value": {"done": True}}]
         return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+    @staticmethod
+    def state(bookmark: str, value: Any) -> bytes:
+        """A STATE with the bookmark of the stream `s`."""
+        known = {"replication_key": bookmark, "replication_key_value": value}
+        return json.dumps({"type": "STATE", "value": {"bookmarks": {"s": known}}}).encode() + b"\n"
 
     def files(self, stream: str = "s") -> list[Path]:
         """The stream's files, oldest first."""

@@ -220,16 +220,11 @@ def test_a_column_in_other_letters_is_refused(lake: Any) -> None:
 
 def test_boundary_rows_are_known_after_a_change(lake: Any) -> None:
     """A row that an inclusive tap sends again is dropped although its columns have been widened and added to."""
-
-    def state(value: str) -> bytes:
-        bookmark = {"replication_key": "k", "replication_key_value": value}
-        return json.dumps({"type": "STATE", "value": {"bookmarks": {"s": bookmark}}}).encode() + b"\n"
-
     first = lake.messages({"k": DATE, "c": INTEGER}, [{"k": "2020-01-01", "c": 5}], bookmark="k")
-    assert lake.run(first + state("2020-01-01"))[0] == 0
+    assert lake.run(first + lake.state("k", "2020-01-01"))[0] == 0
     again = [{"k": "2020-01-01T00:00:00Z", "c": 5}, {"k": "2020-01-02T00:00:00Z", "c": 6.5}]
     second = lake.messages({"k": MOMENT, "c": NUMBER, "n": STRING}, again, bookmark="k")
-    assert lake.run(state("2020-01-01") + second + state("2020-01-02T00:00:00Z"))[0] == 0
+    assert lake.run(lake.state("k", "2020-01-01") + second + lake.state("k", "2020-01-02T00:00:00Z"))[0] == 0
     assert sorted(row["c"] for row in by_duckdb(lake.files())) == [5.0, 6.5]
 
 

@@ -335,23 +335,29 @@ def _decimals(array: pa.Array) -> pa.Array:
     return array
 
 
-def _ambiguous_null(fields: tuple[Field, ...], arrays: Sequence[pa.Array], explicit: bool) -> bool:
-    """Whether a null may or may not break the schema, depending on whether the member was null or missing.
+def _ambiguous_null(
+    fields: tuple[Field, ...], arrays: Sequence[pa.Array], explicit: bool, within: pa.Array | None = None
+) -> bool:
+    """Whether a null breaks the schema, or may, depending on whether the member was null or missing.
 
     Args:
         fields: the members of an object.
         arrays: their values.
         explicit: whether the word null stands anywhere in the lines; if not, every null is a missing member.
+        within: false where the object itself is null, so that its members' nulls say nothing.
     """
     for each, array in zip(fields, arrays, strict=True):
-        if array.null_count and (each.type.nullable if each.required else explicit and not each.type.nullable):
-            return True
+        if array.null_count and (each.required or (explicit and not each.type.nullable)):
+            nulls = array.is_null()
+            if pc.any(nulls if within is None else pc.and_(nulls, within)).as_py():
+                return True
         column, values = each.type, array
         while column.kind is Kind.LIST:
             column, values = column.items, values.values
         if column.kind is Kind.STRUCT:
             members = [values.field(index) for index in range(len(column.fields))]
-            if _ambiguous_null(column.fields, members, explicit):
+            valid = values.is_valid() if values.null_count else None
+            if _ambiguous_null(column.fields, members, explicit, valid):
                 return True
     return False
 

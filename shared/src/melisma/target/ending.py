@@ -5,13 +5,13 @@ When a tap fails, Meltano closes the target's input: that looks like a clean end
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from melisma.arrow.types import ColumnType
 from melisma.arrow.values import Misfit, Unknown, reader
 from melisma.errors import MelismaError, printable
-from melisma.wire.position import bookmarks, load_state
+from melisma.wire.position import bookmarks, has_progress_markers, load_state, positions
 
 if TYPE_CHECKING:
     from melisma.target.sink import ArrowSink
@@ -22,41 +22,68 @@ __all__ = ["TapDied", "refuse_cut_tail"]
 class TapDied(MelismaError):
     """The input ended cleanly, but the tap cannot have been done. What its last STATE covers is committed."""
 
-    def __init__(self, stream: str, rule: str) -> None:
+    def __init__(self, stream: str, rule: str, fix: str = "") -> None:
         self.stream = stream
         super().__init__(
             f'stream "{printable(stream)}": {rule}, so the tap must have failed. '
-            "What its last STATE covers is committed; run it again"
+            f"What its last STATE covers is committed; run it again{fix}"
         )
 
 
-def refuse_cut_tail(tails: Iterable[tuple[str, ArrowSink]], state: bytes | None, *, announces: bool) -> None:
+def refuse_cut_tail(
+    tails: Iterable[tuple[str, ArrowSink]],
+    state: bytes | None,
+    streams: Collection[str],
+    *,
+    announces: bool,
+    trust_eof: bool = False,
+) -> None:
     """Raise if the rows after the last STATE show that the tap was not done.
 
     Args:
         tails: each input stream's name and sink with rows after the last STATE.
         state: the last STATE.
+        streams: every stream of the input.
         announces: the tap is one of melisma's, which always end with a STATE.
+        trust_eof: the end of the input is evidence enough that an incremental stream without a bookmark is whole.
 
     Raises:
-        TapDied: rows lie beyond their stream's bookmark, or a melisma tap did not end with a STATE.
+        TapDied: rows lie beyond their stream's bookmark, an incremental stream has none or progress markers, or a
+            melisma tap did not end with a STATE.
     """
-    known = bookmarks(load_state(state)) if state is not None else {}
+    value = load_state(state) if state is not None else {"bookmarks": {}}
+    known = bookmarks(value)
     for stream, sink in tails:
         if announces:
             raise TapDied(stream, "rows came after the last STATE, and this tap always ends with one")
+        if has_progress_markers(value, stream):
+            raise TapDied(stream, "the last STATE still carries progress markers for it")
+        if sink.replication_key is None or sink.tail_key is None:
+            continue
         bookmark = known.get(stream)
-        if not isinstance(bookmark, dict) or sink.replication_key is None or sink.tail_key is None:
-            continue
-        if bookmark.get("replication_key") not in (None, sink.replication_key):
-            continue
-        value = bookmark.get("replication_key_value")
-        if value is not None and _beyond(sink, value):
+        # A stream that a map has renamed stands in the STATE under a name that is no stream's here: then in doubt.
+        stands = "bookmarks" not in value or stream in positions(value).streams
+        if not stands and known.keys() <= set(streams) and not trust_eof:
+            raise TapDied(
+                stream,
+                f'its bookmark property is "{printable(sink.replication_key)}", but the last STATE says nothing of it',
+                "; if this tap ends so, set trust_eof to true",
+            )
+        if isinstance(bookmark, dict) and _beyond(sink, _bookmark_value(bookmark, sink.replication_key)):
             raise TapDied(stream, "the last rows lie beyond the bookmark of the last STATE")
+
+
+def _bookmark_value(bookmark: dict[str, Any], key: str) -> Any:
+    """The highest key that a bookmark covers: in singer-sdk's form, or in singer-python's; None if it does not say."""
+    if "replication_key_value" not in bookmark:
+        return bookmark.get(key)
+    return bookmark["replication_key_value"] if bookmark.get("replication_key") in (None, key) else None
 
 
 def _beyond(sink: ArrowSink, value: Any) -> bool:
     """Whether the highest replication key of the tail lies beyond a bookmark's value; in doubt not."""
+    if value is None:
+        return False
     column = next(each.type for each in sink.columns.fields if each.name == sink.replication_key)
     bookmark = _as_key(column, value)
     try:

@@ -186,7 +186,8 @@ FILE_SETTINGS = th.PropertiesList(
         title="Trust EOF",
         description=(
             "Whether the end of the input is enough to take an overwritten stream for whole. If not, a STATE or "
-            "ACTIVATE_VERSION must come after its last row, as a tap that fails ends the input too."
+            "ACTIVATE_VERSION must come after its last row, as a tap that fails ends the input too. With other load "
+            "methods: whether a stream with a bookmark property may end without a STATE that names it."
         ),
     ),
     th.Property(

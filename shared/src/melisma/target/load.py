@@ -180,7 +180,13 @@ class Load:
         self._flush()
         self._start()
         tails = [(name, sink) for name, route in self._routes.items() for sink in route.sinks if sink.has_tail]
-        refuse_cut_tail(tails, self._state or self._announced, announces=self._announces)
+        refuse_cut_tail(
+            tails,
+            self._state or self._announced,
+            self._routes,
+            announces=self._announces,
+            trust_eof=self._trust_eof,
+        )
         finish(self._sinks(), trust_eof=self._trust_eof)
         for sink in self._sinks():
             sink.settle()

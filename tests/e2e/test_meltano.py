@@ -28,9 +28,14 @@ def pinned(tool: str) -> str:
 
 
 def meltano(project: Path, executable: Path, *arguments: str) -> str:
-    """Run Meltano in a project; gives its log."""
+    """Run Meltano in a project; gives its log.
+
+    Meltano installs with uv, which by default trusts the certificates that it brings and not the system's, as pip
+    does: where those differ (a proxy with a certificate of its own), it is told to use the system's.
+    """
     outside = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
     environment = {**outside, "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false", "NO_COLOR": "1"}
+    environment = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true", **environment}
     environment["PATH"] = f"{executable.parent}{os.pathsep}{outside['PATH']}"
     result = subprocess.run(
         [str(executable), *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contestants import WORKS, Contestant, Job, Work
-from benchmarks.data import SHAPES, csv_file, singer_file
+from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
 from benchmarks.measure import Cost, RunFailed, run
 from benchmarks.report import Result, machine, picture, replace_block, table
 
@@ -99,7 +99,9 @@ def _input(work: Work, contestant: Contestant, options: argparse.Namespace) -> t
     if contestant.slow and not options.same_rows:
         rows = max(1, rows // SLOW_SHARE)
     folder = CACHE / "data"
-    return (csv_file(folder, rows) if work.csv else singer_file(folder, shape, rows)), rows
+    if work.input == "singer":
+        return singer_file(folder, shape, rows), rows
+    return (csv_file if work.input == "csv" else parquet_file)(folder, rows), rows
 
 
 def _once(work: Work, contestant: Contestant, source: Path, rows: int) -> Cost:

@@ -71,14 +71,14 @@ class Work:
         title: over the table.
         shape: of the input.
         contestants: in the table's order.
-        csv: whether the input is the CSV file.
+        input: what is read: the shape's Singer stream, or the events as CSV or Parquet.
     """
 
     name: str
     title: str
     shape: str
     contestants: tuple[Contestant, ...]
-    csv: bool = False
+    input: str = "singer"
 
 
 def _target(**settings: object) -> Callable[[Job], Command]:
@@ -132,9 +132,7 @@ _CSV_TYPES = {
 
 
 def _tap_files(job: Job) -> Command:
-    config = job.config(
-        streams=[{"name": "events", "path": str(job.source), "format": "csv", "key_properties": ["id"]}]
-    )
+    config = job.config(streams=[{"name": "events", "path": str(job.source), "key_properties": ["id"]}])
     return Command([str(BIN / "tap-files"), "--config", config], stdout=job.output / "out.singer")
 
 
@@ -171,6 +169,11 @@ _LIMITS = (
     Contestant("limit: Polars scan_ndjson", _limit("polars", "parquet"), "parquet"),
     Contestant("limit: pyarrow.json", _limit("pyarrow", "parquet"), "parquet"),
 )
+_RECORD_LIMITS = (
+    Contestant("limit: DuckDB, COPY to JSON", _limit("duckdb", "records"), "records"),
+    Contestant("limit: Polars, scan to sink_ndjson", _limit("polars", "records"), "records"),
+    Contestant("limit: arro3, read to write_ndjson", _limit("arro3", "records"), "records"),
+)
 
 WORKS = (
     Work("events", "Singer stream to Parquet (zstd): events", "events", (*_OURS, *_PEERS, *_LIMITS)),
@@ -185,10 +188,20 @@ WORKS = (
         (
             Contestant("melisma tap-files", _tap_files, "singer"),
             Contestant("plain singer-sdk tap, csv.DictReader", _plain_tap, "singer", slow=True, environment=SDK),
-            Contestant("limit: DuckDB, read_csv to JSON", _limit("duckdb", "records"), "records"),
-            Contestant("limit: Polars, scan_csv to NDJSON", _limit("polars", "records"), "records"),
+            *_RECORD_LIMITS,
         ),
-        csv=True,
+        input="csv",
+    ),
+    Work(
+        "parquet",
+        "Parquet to RECORD lines: the events' 15 columns",
+        "events",
+        (
+            Contestant("melisma tap-files", _tap_files, "singer"),
+            Contestant("plain singer-sdk tap, to_pylist", _plain_tap, "singer", slow=True, environment=SDK),
+            *_RECORD_LIMITS,
+        ),
+        input="parquet",
     ),
 )
 """Everything that is measured."""

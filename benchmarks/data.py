@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-__all__ = ["CSV_COLUMNS", "SHAPES", "Shape", "csv_file", "singer_file"]
+__all__ = ["CSV_COLUMNS", "SHAPES", "Shape", "csv_file", "parquet_file", "singer_file"]
 
+ROOT = Path(__file__).resolve().parent.parent
 SEED = 20240229
 STATE_EVERY = 10_000
 STREAMS = 200
@@ -177,6 +180,15 @@ def singer_file(folder: Path, shape: Shape, rows: int) -> Path:
 def csv_file(folder: Path, rows: int) -> Path:
     """The events' plain columns as CSV, with a header."""
     return _made(folder, f"events-{rows}.csv", lambda: _csv_lines(rows))
+
+
+def parquet_file(folder: Path, rows: int) -> Path:
+    """The events as a Parquet file, made of the Singer stream (`benchmarks.parquet_file`)."""
+    source = singer_file(folder, SHAPES["events"], rows)
+    path = source.with_suffix(".parquet")
+    if not path.exists():
+        subprocess.run([sys.executable, "-m", "benchmarks.parquet_file", str(source), str(path)], check=True, cwd=ROOT)
+    return path
 
 
 def _made(folder: Path, name: str, lines: Callable[[], Iterator[str]]) -> Path:

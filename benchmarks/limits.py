@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def polars_parquet(source: str, output: str, shape: str) -> None:
     frame.with_columns(moments).sink_parquet(f"{output}/out.parquet", compression="zstd", compression_level=1)
 
 
-def pyarrow_parquet(source: str, output: str, shape: str) -> None:
-    """Read the Singer stream as JSON in blocks, write Parquet, on one thread."""
+def pyarrow_parquet(source: str, output: str, shape: str, row_group: int = 0) -> None:
+    """Read the Singer stream as JSON in blocks, write Parquet, on one thread; `row_group` 0 makes one of each block."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.json as pj
@@ -57,33 +58,63 @@ def pyarrow_parquet(source: str, output: str, shape: str) -> None:
         ),
     )
     schema = pa.schema(list(record))
+    waiting, rows = [], 0
     with pq.ParquetWriter(f"{output}/out.parquet", schema, compression="zstd") as writer:
         for batch in reader:
             kept = batch.filter(pc.equal(batch.column("type"), "RECORD"))
             columns = kept.column("record").flatten()
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            waiting.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+            rows += kept.num_rows
+            if rows >= row_group:
+                writer.write_table(pa.Table.from_batches(waiting), row_group or None)
+                waiting, rows = [], 0
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
 
 
 def duckdb_records(source: str, output: str, shape: str) -> None:  # noqa: ARG001
-    """Read CSV, write lines of JSON with the records of RECORD messages."""
+    """Read CSV or Parquet, write lines of JSON with the records of RECORD messages."""
     import duckdb
 
-    columns = ", ".join(CSV_COLUMNS)
+    parquet = source.endswith(".parquet")
+    columns = ", ".join(SHAPES["events"].properties if parquet else CSV_COLUMNS)
     duckdb.sql(
         f"COPY (SELECT 'RECORD' AS type, 'events' AS stream, {{{_members(columns)}}} AS record "  # noqa: S608
-        f"FROM read_csv('{source}')) TO '{output}/out.json' (FORMAT json)"
+        f"FROM {'read_parquet' if parquet else 'read_csv'}('{source}')) TO '{output}/out.json' (FORMAT json)"
     )
 
 
 def polars_records(source: str, output: str, shape: str) -> None:  # noqa: ARG001
-    """Read CSV, write lines of JSON with the records of RECORD messages."""
+    """Read CSV or Parquet, write lines of JSON with the records of RECORD messages."""
     import polars as pl
 
-    frame = pl.scan_csv(source, try_parse_dates=True)
+    frame = pl.scan_parquet(source) if source.endswith(".parquet") else pl.scan_csv(source, try_parse_dates=True)
     frame = frame.select(
         pl.lit("RECORD").alias("type"), pl.lit("events").alias("stream"), pl.struct(pl.all()).alias("record")
     )
     frame.sink_ndjson(f"{output}/out.json")
+
+
+def arro3_records(source: str, output: str, shape: str) -> None:
+    """Read CSV or Parquet with arrow-rs, write lines of JSON with the records of RECORD messages."""
+    import arro3.io
+    import pyarrow as pa
+
+    if source.endswith(".parquet"):
+        reader: Any = arro3.io.read_parquet(source)
+    else:
+        schema = pa.schema([field for field in _arrow(SHAPES[shape].schema) if field.name in CSV_COLUMNS])
+        reader = arro3.io.read_csv(source, schema, has_header=True, batch_size=4_096)
+
+    def lines() -> Any:
+        for each in pa.RecordBatchReader.from_stream(reader):
+            constants = [pa.repeat(pa.scalar(text), each.num_rows) for text in ("RECORD", "events")]
+            yield pa.record_batch([*constants, each.to_struct_array()], names=["type", "stream", "record"])
+
+    found = lines()
+    first = next(found)
+    batches = pa.RecordBatchReader.from_batches(first.schema, chain([first], found))
+    arro3.io.write_ndjson(batches, f"{output}/out.json", explicit_nulls=True)
 
 
 def _members(columns: str) -> str:
@@ -134,6 +165,7 @@ TASKS = {
     ("pyarrow", "parquet"): pyarrow_parquet,
     ("duckdb", "records"): duckdb_records,
     ("polars", "records"): polars_records,
+    ("arro3", "records"): arro3_records,
 }
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def run(command: Command, log: Path) -> Cost:
     """Run a command to its end.
 
     This process must stay small: the kernel counts the memory of a process from before its program was loaded.
+    Modules may be kept compiled, as they are once a package is installed, whatever this machine says about that.
 
     Args:
         command: what to run.
@@ -66,7 +67,11 @@ def run(command: Command, log: Path) -> Cost:
     with (command.stdin or Path(os.devnull)).open("rb") as read, stdout.open("wb") as write, log.open("wb") as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(
-            command.argv, stdin=read, stdout=write, stderr=errors, env={**os.environ, **command.environment}
+            command.argv,
+            stdin=read,
+            stdout=write,
+            stderr=errors,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **command.environment},
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun

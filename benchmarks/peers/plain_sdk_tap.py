@@ -1,4 +1,4 @@
-"""A singer-sdk tap as one writes it for CSV files: `csv.DictReader`, and a record per row, as its type wants it.
+"""A singer-sdk tap as one writes it for files, a record per row: `csv.DictReader`, or `to_pylist` for Parquet.
 
 Run by the Python of a peer's environment, which has singer-sdk and nothing of melisma.
 """
@@ -42,6 +42,39 @@ class CsvStream(Stream):
                 yield record
 
 
+class ParquetStream(Stream):
+    """The rows of a Parquet file."""
+
+    name = "events"
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Of the file's types."""
+        import pyarrow.parquet as pq
+
+        return {"type": "object", "properties": {f.name: _node(f.type) for f in pq.read_schema(self.config["path"])}}
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """Read the file."""
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(self.config["path"]).iter_batches(batch_size=10_000):
+            yield from batch.to_pylist()
+
+
+def _node(kind: Any) -> dict[str, Any]:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return {"type": ["object", "null"], "properties": {each.name: _node(each.type) for each in kind}}
+    if pa.types.is_list(kind):
+        return {"type": ["array", "null"], "items": _node(kind.value_type)}
+    if pa.types.is_timestamp(kind):
+        return {"type": ["string", "null"], "format": "date-time"}
+    plain = {"int64": "integer", "double": "number", "bool": "boolean"}
+    return {"type": [plain.get(str(kind), "string"), "null"]}
+
+
 class PlainTap(Tap):
     """The tap."""
 
@@ -53,7 +86,7 @@ class PlainTap(Tap):
 
     def discover_streams(self) -> list[Stream]:
         """The one stream."""
-        return [CsvStream(self)]
+        return [ParquetStream(self) if self.config["path"].endswith(".parquet") else CsvStream(self)]
 
 
 if __name__ == "__main__":

@@ -41,8 +41,10 @@ class RecordEncoder:
         self._head: bytes = b'{"type":"RECORD","stream":%s,"record":' % json.dumps(stream).encode()
         self._version = b"" if version is None else b',"version":%d' % version
 
-    def encode(self, batch: pa.RecordBatch, time_extracted: dt.datetime) -> bytes:
+    def encode(self, batch: pa.RecordBatch, time_extracted: dt.datetime) -> bytes | memoryview:
         """The batch's rows as whole RECORD lines; columns and members keep their order.
+
+        Fastest with some thousand rows, which the processor's cache holds between the steps.
 
         Args:
             batch: the rows; a column whose name the stream does not want must be gone already.
@@ -55,22 +57,27 @@ class RecordEncoder:
         if batch.num_rows == 0:
             return b""
         text = time_extracted.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        tail = b'%s,"time_extracted":"%s"}\n' % (self._version, text.encode())
-        rows = json_lines(batch, stream=self.stream, not_finite=self.not_finite)
+        between = b'%s,"time_extracted":"%s"}\n%s' % (self._version, text.encode(), self._head)
+        rows = _json_lines(batch, self._head, stream=self.stream, not_finite=self.not_finite)
         # In JSON text a line break can only stand between two rows. Putting the constant part of the message
-        # around it here costs a third less than having arrow-rs write it for each row.
-        return self._head + rows[:-1].replace(b"\n", tail + self._head) + tail
+        # around it here costs a fifth of having arrow-rs write it for each row. The head that then stands after the
+        # last row is left out without a copy of the block.
+        return memoryview(rows.replace(b"\n", between))[: -len(self._head)]
 
 
 def json_lines(batch: pa.RecordBatch, *, stream: str, not_finite: Counter[str] | None = None) -> bytes:
     """The batch's rows as JSON objects, one on each line, with every null written out."""
+    return _json_lines(batch, b"", stream=stream, not_finite=Counter() if not_finite is None else not_finite)
+
+
+def _json_lines(batch: pa.RecordBatch, lead: bytes, *, stream: str, not_finite: Counter[str]) -> bytes:
     if batch.num_columns == 0:
-        return b"{}\n" * int(batch.num_rows)
-    counts: Counter[str] = Counter() if not_finite is None else not_finite
-    arrays = [_Column(stream, name, counts).plain(array) for name, array in zip(batch.schema.names, batch, strict=True)]
-    fields = [pa.field(name, array.type) for name, array in zip(batch.schema.names, arrays, strict=True)]
+        return lead + b"{}\n" * int(batch.num_rows)
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    plain = [_Column(stream, name, not_finite).plain(array) for name, array in columns]
     output = io.BytesIO()
-    arro3.io.write_ndjson(pa.record_batch(arrays, schema=pa.schema(fields)), output, explicit_nulls=True)
+    output.write(lead)
+    arro3.io.write_ndjson(pa.record_batch(plain, names=batch.schema.names), output, explicit_nulls=True)
     return output.getvalue()
 
 

@@ -2,7 +2,9 @@
 
 The row path (`melisma.formats.csv_rows`) says what a value means; the block path may only give the same. Arrow's reader
 is more lenient in three points, which are looked for: leading zeros and hexadecimal digits in numbers, and floats
-beyond float64. Whatever it refuses goes through the row path, which gives the batch or names line and column.
+beyond float64. Where some field of a block begins as such a number would, all numbers are read as text, looked at, and
+cast: parsing twice costs more. Whatever Arrow refuses goes through the row path, which gives the batch or names line
+and column.
 """
 
 from __future__ import annotations
@@ -84,11 +86,13 @@ class _Reading:
         naive: columns of date-times without an offset.
         by_row: whether a column has a type that only the row path reads.
         quoted_nulls: whether columns other than text hold quoted nulls (`""`).
+        odd: whether some field began as an odd number does; then most blocks have such a field.
     """
 
     naive: set[str] = field(default_factory=set)
     by_row: bool = False
     quoted_nulls: bool = False
+    odd: bool = False
 
 
 class CsvReader:
@@ -196,10 +200,12 @@ class CsvReader:
         """The block's columns, or None where the row path has to look."""
         if not wanted:
             return None
+        numbers = {each.name: each.type.arrow for each in wanted if each.type.kind in _NUMERIC}
+        state.odd = bool(numbers) and (state.odd or self._odd_numbers(data))
         for _ in range(len(wanted) + 1):
             types = {each.name: _read_as(each, state.naive) for each in wanted}
             try:
-                table = self._parse(data, types, state)
+                table = self._by_text(data, types, numbers, state) if state.odd else self._parse(data, types, state)
             except pa.ArrowInvalid as error:
                 match = _FAILED_COLUMN.search(str(error))
                 failed = self.names[int(match[1])] if match else None
@@ -208,8 +214,31 @@ class CsvReader:
                     return None
                 state.naive.add(column.name)
                 continue
-            return self._checked(data, table, wanted, zone, state)
+            return None if table is None else _checked(table, wanted, zone, state)
         return None
+
+    def _by_text(
+        self, data: bytes, types: dict[str, pa.DataType], numbers: dict[str, pa.DataType], state: _Reading
+    ) -> pa.Table | None:
+        """As `_parse`, with every number looked at as text; None if one is odd."""
+        as_text = dict.fromkeys(numbers, pa.string())
+        texts = None
+        if not state.quoted_nulls:
+            try:
+                texts = self._parse_once(data, types | as_text, quoted_null=False)
+            except pa.ArrowInvalid:
+                if self._quote * 2 not in data:
+                    raise
+        if texts is not None:
+            if any(_looks_odd(texts.column(name)) for name in numbers):
+                return None
+            with contextlib.suppress(pa.ArrowInvalid):  # it takes no blanks, for example
+                return pa.table({name: texts.column(name).cast(kind) for name, kind in types.items()})
+        else:
+            texts = self._parse_once(data, as_text, quoted_null=False)
+        if any(pc.any(pc.match_substring_regex(texts.column(name), _ODD_NUMBER)).as_py() for name in numbers):
+            return None
+        return self._parse(data, types, state)
 
     def _parse(self, data: bytes, types: dict[str, pa.DataType], state: _Reading) -> pa.Table:
         if not state.quoted_nulls:
@@ -252,27 +281,6 @@ class CsvReader:
                 false_values=list(FALSE),
             ),
         )
-
-    def _checked(
-        self, data: bytes, table: pa.Table, wanted: Sequence[Field], zone: ZoneInfo | None, state: _Reading
-    ) -> pa.RecordBatch | None:
-        numbers = [each.name for each in wanted if each.type.kind in _NUMERIC]
-        if numbers and self._odd_numbers(data):
-            texts = self._parse_once(data, dict.fromkeys(numbers, pa.string()), quoted_null=False)
-            if any(pc.any(pc.match_substring_regex(column, _ODD_NUMBER)).as_py() for column in texts.columns):
-                return None
-        arrays = []
-        for each in wanted:
-            column = table.column(each.name)
-            array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-            if each.type.kind is Kind.NUMBER and pc.all(pc.is_finite(array)).as_py() is False:
-                return None
-            if each.type.kind is Kind.DECIMAL and _too_wide(array):
-                return None
-            if each.name in state.naive:
-                array = _in_zone(array, zone)
-            arrays.append(array)
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([(f.name, f.type.arrow) for f in wanted]))
 
     def _odd_numbers(self, data: bytes) -> bool:
         """Whether a field may start with a zero that a digit or an x follows. Finds too much, never too little."""
@@ -425,6 +433,32 @@ def _line_end(data: bytes, offset: int, ended: bool) -> int | None:
     if end:
         return end
     return len(data) if ended else None
+
+
+def _checked(table: pa.Table, wanted: Sequence[Field], zone: ZoneInfo | None, state: _Reading) -> pa.RecordBatch | None:
+    """The table as a batch, or None where a number is beyond its type."""
+    arrays = []
+    for each in wanted:
+        column = table.column(each.name)
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if each.type.kind is Kind.NUMBER and pc.all(pc.is_finite(array)).as_py() is False:
+            return None
+        if each.type.kind is Kind.DECIMAL and _too_wide(array):
+            return None
+        if each.name in state.naive:
+            array = _in_zone(array, zone)
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([(f.name, f.type.arrow) for f in wanted]))
+
+
+def _looks_odd(texts: pa.ChunkedArray) -> bool:
+    """Whether one of the numbers is odd; one that begins with a blank is not looked at, and not cast either."""
+    zero = pc.starts_with(texts, "0")
+    if pc.any(zero).as_py():
+        zero = pc.and_not(zero, pc.starts_with(texts, "0."))
+    signed = pc.or_(pc.starts_with(texts, "-"), pc.starts_with(texts, "+"))
+    suspect = texts.filter(pc.or_(zero, signed))
+    return bool(pc.any(pc.match_substring_regex(suspect, _ODD_NUMBER)).as_py())
 
 
 def _read_as(column: Field, naive: set[str]) -> pa.DataType:

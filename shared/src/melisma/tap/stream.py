@@ -33,8 +33,8 @@ __all__ = ["ArrowStream", "Progress"]
 
 Context = Mapping[str, Any]
 
-_LINES_AT_ONCE = 8_192
-_BYTES_AT_ONCE = 4 << 20
+_LINES_AT_ONCE = 4_096
+_BYTES_AT_ONCE = 2 << 20
 _STATE_SHARE = 10  # at least so many bytes of records for each byte of STATE
 _STATE_SECONDS = 30.0
 

@@ -18,7 +18,7 @@ __all__ = ["ProtocolOutput", "claim_stdout", "protocol_output"]
 class ProtocolOutput(Protocol):
     """What protocol bytes are written to."""
 
-    def write(self, data: bytes, /) -> object:
+    def write(self, data: bytes | memoryview, /) -> object:
         """Write whole lines."""
 
     def flush(self) -> None:
@@ -72,7 +72,7 @@ class _WholeWrites:
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> None:
         view = memoryview(data)
         while view:
             view = view[self._raw.write(view) or 0 :]
@@ -84,11 +84,11 @@ class _WholeWrites:
 class _TextOutput:
     """`sys.stdout` as it is now, seen as bytes; text and bytes keep their order."""
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> None:
         sys.stdout.flush()
         buffer = getattr(sys.stdout, "buffer", None)
         if buffer is None:
-            sys.stdout.write(data.decode())
+            sys.stdout.write(bytes(data).decode())
         else:
             cast(BinaryIO, buffer).write(data)
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each part of the library may import besides itself. A new part is entered here on purpose."""
 
 LIGHT = ["melisma.errors", "melisma.config", "melisma.cli", "melisma.tap.tap", "melisma.target.target"]
-HEAVY = {"pyarrow", "arro3", "polars", "pandas", "duckdb", "numpy", "smart_open"}
+HEAVY = {"pyarrow", "arro3", "polars", "pandas", "duckdb", "numpy"}
 """Libraries that take long to import: `--version` and `--help` must not pay for them.
 
 singer-sdk itself imports fsspec at its start, and its HTTP library zstandard; that is out of our hands.

@@ -70,7 +70,7 @@ def test_the_codec_may_be_named(tmp_path: Path) -> None:
     assert read(tmp_path, "a.dat", gzip.compress(b"x"), "gzip") == b"x"
     assert read(tmp_path, "a.gz", b"x", "none") == b"x"
     assert infer("dir.gz/a.csv") == "none"
-    with pytest.raises(ConfigError, match="Valid values: infer, none, gzip, zstd, zip"):
+    with pytest.raises(ConfigError, match="Valid values: infer, none, gzip, zstd, lz4"):
         read(tmp_path, "a.bz2", bz2.compress(b"x"), "bzip2")
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import subprocess
 import zipfile
 from decimal import Decimal
 from typing import Any
 
+import brotli
+import cramjam
+import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from melisma.errors import BadFile, CatalogError, ConfigError
+from melisma.storage.codecs import COMPRESSIONS
 from melisma_tap_files.settings import CONFIG
+
+
+def zipped(text: bytes) -> bytes:
+    """A zip archive of one file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.csv", text)
+    return buffer.getvalue()
 
 
 def test_types_are_inferred_once_and_fixed_by_the_catalog(files: Any) -> None:
@@ -111,15 +126,47 @@ def test_each_record_can_say_where_it_comes_from(files: Any) -> None:
     }
 
 
-def test_compressed_files_are_read_as_they_are(files: Any) -> None:
-    """gzip, zstd and zip by the name's ending; the format too."""
+PACKED = {
+    "a.csv.gz": ("gzip", gzip.compress),
+    "a.csv.zst": ("zstd", zstandard.compress),
+    "a.csv.lz4": ("lz4", lz4.frame.compress),
+    "a.csv.br": ("brotli", brotli.compress),
+    "a.csv.sz": ("snappy", lambda text: bytes(cramjam.snappy.compress(text))),
+    "a.csv.bz2": ("bz2", bz2.compress),
+    "a.csv.xz": ("xz", lzma.compress),
+    "a.csv.zip": ("zip", zipped),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_compressed_files_are_read_as_they_are(files: Any, name: str) -> None:
+    """Every codec by the name's ending, the format too, and by its own name; once, until the file changes."""
+    codec, pack = PACKED[name]
     text = b"id\n1\n"
-    files.write("a.csv.gz", gzip.compress(text))
-    files.write("b.csv.zst", zstandard.compress(text))
-    with zipfile.ZipFile(files.folder / "c.csv.zip", "w") as archive:
-        archive.writestr("c.csv", text)
-    for name in ("a.csv.gz", "b.csv.zst", "c.csv.zip"):
-        assert files.sync(files.config(name)).records == [{"id": 1}]
+    files.write(name, pack(text))
+    files.write("plain", pack(text))
+    assert set(COMPRESSIONS) == {"infer", "none", *(codec for codec, _ in PACKED.values())}
+    output = files.sync(files.config(name))
+    assert output.records == [{"id": 1}]
+    assert files.sync(files.config(name), state=output.state).records == []
+    entry = {"path": str(files.folder / "plain"), "name": "s", "format": "csv", "compression": codec}
+    assert files.sync({"streams": [entry]}).records == [{"id": 1}]
+
+
+def test_a_compressed_file_that_is_cut_off_is_one_error(files: Any) -> None:
+    """With the file, and where it ends."""
+    files.write("a.csv.gz", gzip.compress(b"id\n" + b"1\n" * 9999)[:40])
+    with pytest.raises(BadFile, match=r'file ".*a.csv.gz": the gzip data is cut off: the file ends after 40 bytes'):
+        files.sync(files.config("a.csv.gz"))
+
+
+def test_a_decompression_bomb_is_refused(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the setting `max_expansion`; at its discovery already."""
+    monkeypatch.setattr("melisma.storage.decoding._FREE_EXPANSION", 1 << 20)
+    files.write("a.csv.gz", gzip.compress(b"id\n" + b"1\n" * (1 << 20)))
+    with pytest.raises(BadFile, match="expands to over 20 times its size"):
+        files.sync(files.config("a.csv.gz", max_expansion=20))
+    assert len(files.sync(files.config("a.csv.gz", max_expansion=0)).records) == 1 << 20
 
 
 def test_a_column_that_only_some_files_have(files: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
-import zstandard
 
 from melisma.errors import StorageError
 from melisma.lake.writer import StagedFile
+from melisma.storage.codecs import open_encoded
 
 if TYPE_CHECKING:
     from melisma.storage.store import StagedObject, Store
@@ -119,15 +119,15 @@ class _LetterFile:
     def __init__(self, lake: LetterStaging, stream: str) -> None:
         self.staged = lake.stage_letters(stream, EXTENSION)
         self._stream = stream
-        self._compressor = zstandard.ZstdCompressor().compressobj()
+        self._packed = open_encoded(self.staged, "zstd")
         self._rows = 0
 
     def write(self, lines: Sequence[bytes]) -> None:
-        self.staged.write(self._compressor.compress(b"".join(lines)))
+        self._packed.write(b"".join(lines))
         self._rows += len(lines)
 
     def close(self) -> StagedFile:
-        self.staged.write(self._compressor.flush())
+        self._packed.close()
         self.staged.close()
         staged = self.staged
         return StagedFile(self._stream, staged.final_path, staged, self._rows, staged.bytes_written, kind="dead_letter")

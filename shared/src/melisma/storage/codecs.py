@@ -1,144 +1,193 @@
-"""Compressed input files: which codec, and reading through it as a stream.
+"""Compression of whole files: which codec, by which name and ending, at which level; reading and writing through it.
 
-Every codec finds out that a file is damaged or cut off in its own way, some not at all; here each gives a
-BadFile that names the file and the rule.
+Light to import: the codecs' own libraries are loaded when a file is opened.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import zipfile
-import zlib
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
-import zstandard
+from melisma.errors import ConfigError, MissingExtra
 
-from melisma.errors import BadFile, ConfigError
+if TYPE_CHECKING:
+    from melisma.storage.encoding import EncodedWriter, Sink
 
-__all__ = ["COMPRESSIONS", "infer", "open_decoded"]
+__all__ = [
+    "CODECS",
+    "COMPRESSIONS",
+    "ENDINGS",
+    "EXTRA",
+    "MAX_EXPANSION",
+    "WRITABLE",
+    "Codec",
+    "check_level",
+    "ending",
+    "infer",
+    "open_decoded",
+    "open_encoded",
+    "without_ending",
+]
 
-COMPRESSIONS = ("infer", "none", "gzip", "zstd", "zip")
-"""What `compression` may be, where files are read."""
+EXTRA = "codecs"
+"""The extra of a connector that installs the codecs which are not always there."""
 
-_ENDINGS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".zip": "zip"}
-_BLOCK = 1 << 20
-_FIX = "Fetch or write the file again"
+MAX_EXPANSION = 1000
+"""How many times its stored size a file may have when it is decompressed; checked once it is over 1 GiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One codec.
+
+    Attributes:
+        endings: of files' names; the first is what is written.
+        levels: the lowest and the highest; None where there are none.
+        level: what is taken when none is given.
+        magic: how a file begins; several where there are several, none where the format has none.
+        library: the import that it needs, of the extra `codecs`; empty for one that is always there.
+        writable: whether files can be written with it.
+    """
+
+    endings: tuple[str, ...]
+    levels: tuple[int, int] | None = None
+    level: int = 0
+    magic: tuple[bytes, ...] = ()
+    library: str = ""
+    writable: bool = True
+
+
+_SKIPPABLE = tuple(bytes([0x50 + n, 0x2A, 0x4D, 0x18]) for n in range(16))  # frames of zstd and lz4 for others' data
+
+CODECS: Mapping[str, Codec] = {
+    "gzip": Codec((".gz", ".gzip"), (0, 9), 6, (b"\x1f\x8b",)),
+    "zstd": Codec((".zst", ".zstd"), (1, 22), 3, (b"\x28\xb5\x2f\xfd", *_SKIPPABLE)),
+    "lz4": Codec((".lz4",), (0, 12), 0, (b"\x04\x22\x4d\x18", *_SKIPPABLE), "lz4"),
+    "brotli": Codec((".br",), (0, 11), 5, (), "brotli"),
+    "snappy": Codec((".sz", ".snappy"), None, 0, (b"\xff\x06\x00\x00sNaPpY",), "cramjam"),
+    "bz2": Codec((".bz2",), (1, 9), 9, (b"BZh",)),
+    "xz": Codec((".xz", ".lzma"), (0, 9), 6, (b"\xfd7zXZ\x00", b"\x5d\x00\x00")),
+    "zip": Codec((".zip",), magic=(b"PK\x03\x04", b"PK\x05\x06"), writable=False),
+}
+"""All codecs. snappy is in its framing format, lz4 in its frame format; the second beginning of xz is that of .lzma."""
+
+COMPRESSIONS = ("infer", "none", *CODECS)
+"""What `compression` may be where files are read; `infer` goes by the name's ending."""
+
+WRITABLE = ("none", *(name for name, codec in CODECS.items() if codec.writable))
+"""What `compression` may be where files are written."""
+
+ENDINGS: Mapping[str, str] = {ending: name for name, codec in CODECS.items() for ending in codec.endings}
+"""Endings of names, with their dot, to codecs."""
 
 
 def infer(name: str) -> str:
     """The codec that a file's name tells: `flights.csv.gz` -> `gzip`, and `none` for any other ending."""
     lower = name.lower()
-    return next((codec for ending, codec in _ENDINGS.items() if lower.endswith(ending)), "none")
+    return next((codec for ending, codec in ENDINGS.items() if lower.endswith(ending)), "none")
 
 
-def open_decoded(raw: BinaryIO, compression: str, name: str, where: str) -> BinaryIO:
-    """Read `raw` decompressed; closing the result closes `raw`.
+def without_ending(name: str) -> str:
+    """A name without its codec's ending: `flights.csv.gz` -> `flights.csv`."""
+    lower = name.lower()
+    return next((name[: -len(ending)] for ending in ENDINGS if lower.endswith(ending)), name)
+
+
+def ending(compression: str) -> str:
+    """What a codec appends to the names of the files that it writes: `gzip` -> `.gz`, `none` -> nothing."""
+    return CODECS[compression].endings[0] if compression != "none" else ""
+
+
+def check_level(compression: str, level: int | None, setting: str = "compression") -> None:
+    """Refuse what cannot be written with.
 
     Args:
-        raw: the file as stored.
+        compression: to be one of WRITABLE.
+        level: to be one of the codec's; None for the codec's own choice.
+        setting: the name of the setting that both come from; the level's is `<setting>_level`.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    if compression not in WRITABLE:
+        raise ConfigError(setting, "is not a codec that files are written with", f"Valid values: {', '.join(WRITABLE)}")
+    if level is None:
+        return
+    levels = CODECS[compression].levels if compression != "none" else None
+    if levels is None:
+        raise ConfigError(f"{setting}_level", f"{compression} has no levels", "Remove the setting")
+    if not levels[0] <= level <= levels[1]:
+        rule = f"is not a level of {compression}"
+        raise ConfigError(f"{setting}_level", rule, f"Set a number from {levels[0]} to {levels[1]}")
+
+
+def open_decoded(
+    raw: BinaryIO,
+    compression: str,
+    name: str,
+    where: str,
+    *,
+    max_expansion: int = MAX_EXPANSION,
+    distribution: str = "melisma",
+) -> BinaryIO:
+    """Read `raw` decompressed, as a buffered stream; closing the result closes `raw`. Memory is flat.
+
+    Files of several members or frames, one after the other, are read whole.
+
+    Args:
+        raw: the file as stored, from its start.
         compression: one of COMPRESSIONS.
         name: the file's name, for `infer`.
         where: the file as messages name it.
+        max_expansion: see MAX_EXPANSION; 0 for no limit.
+        distribution: what a missing extra is to be installed with.
 
     Raises:
         ConfigError: `compression` is not known.
-        BadFile: the file is not what it is said to be; also from every later read.
+        MissingExtra: the codec's library is not installed.
+        BadFile: the file is not what it is said to be, is damaged, cut off or grows beyond the limit; also from
+            every later read.
     """
     codec = infer(name) if compression == "infer" else compression
     if codec == "none":
         return raw
-    if codec not in COMPRESSIONS:
-        raw.close()
-        raise ConfigError("compression", "is not known", f"Valid values: {', '.join(COMPRESSIONS)}")
     try:
-        if codec == "gzip":
-            decoded: Any = gzip.GzipFile(fileobj=raw, mode="rb")
-        elif codec == "zstd":
-            decoded = _ZstdFrames(raw)
-        else:
-            decoded = _only_member(raw, where)
+        if codec not in CODECS:
+            raise ConfigError("compression", "is not known", f"Valid values: {', '.join(COMPRESSIONS)}")
+        try:
+            from melisma.storage.decoding import decoded
+
+            return decoded(raw, codec, where, max_expansion)
+        except ImportError:
+            raise MissingExtra(f"reading {codec} files", distribution, EXTRA) from None
     except BaseException:
         raw.close()
         raise
-    return io.BufferedReader(_Checked(decoded, raw, codec, where), _BLOCK)
 
 
-class _Checked(io.RawIOBase):
-    """A decompressing stream whose failures are BadFiles."""
+def open_encoded(
+    sink: Sink, compression: str, level: int | None = None, *, distribution: str = "melisma"
+) -> EncodedWriter:
+    """Write to `sink` compressed: a file with `write`, `close` and `abandon`. Memory is flat.
 
-    def __init__(self, decoded: Any, raw: BinaryIO, codec: str, where: str) -> None:
-        self._decoded, self._raw, self._codec, self._where = decoded, raw, codec, where
+    `close` completes the compressed data and leaves `sink` open; a writer that is given up without it writes nothing
+    more. With `none` the bytes pass as they are.
 
-    def readable(self) -> bool:
-        return True
+    Args:
+        sink: open for writing.
+        compression: one of WRITABLE.
+        level: one of the codec's; None for the codec's own choice (`CODECS[...].level`).
+        distribution: what a missing extra is to be installed with.
 
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return int(self._decoded.readinto(buffer))
-        except EOFError:
-            raise BadFile(f"the {self._codec} data is cut off", file=self._where, fix=_FIX) from None
-        except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, zstandard.ZstdError):
-            # Not from the cause: it may quote bytes of the file.
-            rule = f"it is not whole {self._codec} data: a header or checksum is wrong"
-            raise BadFile(rule, file=self._where, fix=f'{_FIX}, or set "compression"') from None
-
-    def close(self) -> None:
-        if not self.closed:
-            try:
-                self._decoded.close()
-                self._raw.close()
-            finally:
-                super().close()
-
-
-class _ZstdFrames(io.RawIOBase):
-    """The frames of a zstd file, one after the other.
-
-    zstandard's own reader ends quietly in the middle of a cut-off frame; this one raises EOFError.
+    Raises:
+        ConfigError: codec or level are not possible.
+        MissingExtra: the codec's library is not installed.
     """
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        # A frame may ask for a window of up to 2^31 bytes ("zstd --long=31"); zstd's default refuses over 2^27.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-        self._frame: Any = None
-        self._pending = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        while not self._pending:
-            data = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
-            if self._frame is not None and self._frame.eof:
-                self._frame = None
-            data = data or self._raw.read(_BLOCK // 8)
-            if not data:
-                if self._frame is not None:
-                    raise EOFError
-                return 0
-            if self._frame is None:
-                self._frame = self._decompressor.decompressobj()
-            self._pending = memoryview(self._frame.decompress(data))
-        count = min(len(view), len(self._pending))
-        view[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
-
-
-def _only_member(raw: BinaryIO, where: str) -> Any:
+    check_level(compression, level)
     try:
-        archive = zipfile.ZipFile(raw)
-        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
-        if len(members) != 1:
-            rule = f"the zip archive holds {len(members)} files, and one is expected"
-            raise BadFile(rule, file=where, fix="Unpack it, and point the stream's path at the files")
-        return archive.open(members[0])
-    except (zipfile.BadZipFile, EOFError, ValueError):
-        raise BadFile("it is not a whole zip archive", file=where, fix=_FIX) from None
-    except NotImplementedError:
-        raise BadFile("the zip archive is packed in a way that is not supported", file=where, fix="Unpack it") from None
-    except RuntimeError:  # what zipfile raises for a member that needs a password
-        raise BadFile("the zip archive is encrypted", file=where, fix="Unpack it") from None
+        from melisma.storage.encoding import EncodedWriter, encoder
+
+        return EncodedWriter(sink, encoder(compression, level))
+    except ImportError:
+        raise MissingExtra(f"writing {compression} files", distribution, EXTRA) from None

@@ -9,7 +9,7 @@ from melisma.errors import ConfigError, MissingExtra
 from melisma.storage import options as storage_options
 from melisma.storage.local import LocalStore
 from melisma.storage.store import FileInfo, StagedObject, Store
-from melisma.storage.url import parse
+from melisma.storage.url import StoreUrl, parse
 
 __all__ = ["FileInfo", "StagedObject", "Store", "open_store"]
 
@@ -36,6 +36,12 @@ def open_store(
         schemes = ", ".join(f"{name}://" for name in storage_options.BACKENDS if name != "memory")
         raise ConfigError(setting, f'the scheme "{root.scheme}" is not known', f"Use a path or one of: {schemes}")
     arguments = storage_options.backend_arguments(root.scheme, options)
+    store = _open(root, arguments, distribution)
+    store.distribution = distribution
+    return store
+
+
+def _open(root: StoreUrl, arguments: Mapping[str, Any], distribution: str) -> Store:
     if root.scheme == "file":
         return LocalStore(root)
     try:

@@ -66,6 +66,8 @@ class Store(abc.ABC):
     What is abstract here is for reading; a store that cannot keep two writers apart has no more.
     """
 
+    distribution = "melisma"  # the connector's own, which a missing extra is to be installed with
+
     def __init__(self, root: StoreUrl) -> None:
         self.root = root
 
@@ -73,7 +75,9 @@ class Store(abc.ABC):
         """Where `path` is, for messages: without credentials."""
         return display(str(self.root.join(path)))
 
-    def open_input(self, path: str, compression: str = "infer") -> BinaryIO:
+    def open_input(
+        self, path: str, compression: str = "infer", *, max_expansion: int = codecs.MAX_EXPANSION
+    ) -> BinaryIO:
         """Open a file for reading as a stream of its decompressed bytes, buffered; the caller closes it.
 
         It is seekable when the file is not compressed.
@@ -81,12 +85,22 @@ class Store(abc.ABC):
         Args:
             path: relative to the root.
             compression: one of `codecs.COMPRESSIONS`; `infer` goes by the name's ending.
+            max_expansion: how many times its stored size it may have decompressed (`codecs.MAX_EXPANSION`); 0 for
+                no limit.
 
         Raises:
             StorageError: it cannot be opened or read.
-            BadFile: while reading: it is not what `compression` says, or it is cut off.
+            MissingExtra: the codec's library is not installed.
+            BadFile: while reading: it is not what `compression` says, is damaged, cut off, or expands too far.
         """
-        return codecs.open_decoded(self.open_raw(path), compression, path, self.display(path))
+        return codecs.open_decoded(
+            self.open_raw(path),
+            compression,
+            path,
+            self.display(path),
+            max_expansion=max_expansion,
+            distribution=self.distribution,
+        )
 
     def read_bytes(self, path: str) -> bytes:
         """The whole of a small file, as stored."""

@@ -16,7 +16,7 @@ from melisma.errors import BadSchema, ConfigError
 from melisma.storage.filesystem import FileInfo, Store, open_store
 from melisma.storage.url import split_glob
 from melisma_tap_files.formats import FORMATS
-from melisma_tap_files.settings import StreamSettings, zone_of
+from melisma_tap_files.settings import StreamSettings, max_expansion, zone_of
 
 __all__ = ["FILE_COLUMNS", "columns_of", "file_schema", "find_files"]
 
@@ -57,7 +57,7 @@ def file_schema(settings: StreamSettings, config: Mapping[str, Any], logger: log
     sample = files if not rows else list(dict.fromkeys([files[0], max(files, key=lambda f: (f.mtime_ns, f.path))]))
     sampler = FORMATS[settings.format].sampler(settings, zone_of(config))
     for info in sample:
-        with store.open_input(info.path, settings.compression) as file:
+        with store.open_input(info.path, settings.compression, max_expansion=max_expansion(config)) as file:
             sampler.add(file, store.display(info.path), rows)
     logger.info('stream "%s": %d files, columns inferred from %d of them', settings.name, len(files), len(sample))
     found = sampler.schema()

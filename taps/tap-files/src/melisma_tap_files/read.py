@@ -18,7 +18,7 @@ from melisma_tap_files.discover import FILE_COLUMNS, columns_of, find_files
 from melisma_tap_files.formats import FORMATS, Rows, Wanted
 from melisma_tap_files.plan import Partial, Plan, Task
 from melisma_tap_files.seen import NEWEST, Known, SeenFiles, path_hash
-from melisma_tap_files.settings import StreamSettings, zone_of
+from melisma_tap_files.settings import StreamSettings, max_expansion, zone_of
 
 if TYPE_CHECKING:
     from melisma_tap_files.tap import TapFiles
@@ -94,7 +94,8 @@ class FileStream(ArrowStream):
 
     def _rows(self, store: Store, task: Task, wanted: Wanted) -> Iterator[Rows]:
         where = store.display(task.info.path)
-        with store.open_input(task.info.path, self._settings.compression) as file:
+        limit = max_expansion(self.config)
+        with store.open_input(task.info.path, self._settings.compression, max_expansion=limit) as file:
             yield from self._format.read(file, where, self._settings, wanted, task.start)
 
     def _wanted(self) -> Wanted:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from melisma.errors import ConfigError
+from melisma.storage.codecs import COMPRESSIONS, MAX_EXPANSION, without_ending
 
 if TYPE_CHECKING:
     from melisma.formats.csv import CsvDialect
 
-__all__ = ["CONFIG", "StreamSettings", "read_streams", "zone_of"]
+__all__ = ["CONFIG", "StreamSettings", "max_expansion", "read_streams", "zone_of"]
 
 FORMATS = ("csv", "jsonl", "parquet")
-COMPRESSIONS = ("infer", "none", "gzip", "zstd", "zip")
 ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -24,7 +24,6 @@ ENDINGS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_PACKED = (".gz", ".gzip", ".zst", ".zstd", ".zip")
 
 
 def _text(title: str, description: str, **more: Any) -> dict[str, Any]:
@@ -84,7 +83,12 @@ _STREAM = {
         "format": _text(
             "Format", "The files' format; by default by the names' ending, compression aside.", enum=list(FORMATS)
         ),
-        "compression": _text("Compression", "The files' compression.", enum=list(COMPRESSIONS), default="infer"),
+        "compression": _text(
+            "Compression",
+            "The files' compression; by default by the names' ending (.gz, .zst, .lz4, .br, .sz, .bz2, .xz, .zip).",
+            enum=list(COMPRESSIONS),
+            default="infer",
+        ),
         "key_properties": {
             "type": "array",
             "items": {"type": "string"},
@@ -133,6 +137,16 @@ CONFIG: dict[str, Any] = {
             "description": (
                 "How many rows discovery looks at, in the first file by name and in the newest; 0 for all rows of "
                 "all files."
+            ),
+        },
+        "max_expansion": {
+            "type": "integer",
+            "minimum": 0,
+            "default": MAX_EXPANSION,
+            "title": "Max expansion",
+            "description": (
+                "How many times its stored size a compressed file may grow to, once it is over 1 GiB: a file made to "
+                "fill disks is refused. 0 for no limit."
             ),
         },
         "timezone": _text(
@@ -227,6 +241,11 @@ def read_streams(config: Mapping[str, Any]) -> list[StreamSettings]:
     return found
 
 
+def max_expansion(config: Mapping[str, Any]) -> int:
+    """The setting of that name."""
+    return int(config.get("max_expansion", MAX_EXPANSION))
+
+
 def zone_of(config: Mapping[str, Any]) -> ZoneInfo | None:
     """The setting `timezone`; None for UTC.
 
@@ -243,10 +262,7 @@ def zone_of(config: Mapping[str, Any]) -> ZoneInfo | None:
 
 
 def _bare_name(path: str) -> str:
-    name = path.lower().rstrip("*")
-    for ending in _PACKED:
-        name = name.removesuffix(ending)
-    return name
+    return without_ending(path.lower().rstrip("*"))
 
 
 def _guess(setting: str, path: str) -> str:

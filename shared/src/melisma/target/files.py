@@ -26,6 +26,7 @@ __all__ = ["FILE_SETTINGS", "FileTarget"]
 
 MEGABYTE = 1024 * 1024
 
+_ROW_GROUP_BYTES = 8 * MEGABYTE
 _UPSERT_SETTINGS = ("merge_memory_mb",)
 
 _PER_KEY_BYTE = 8
@@ -70,6 +71,11 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
     def max_file_bytes(self) -> int:
         """The setting `max_file_size_mb`, in bytes."""
         return int(self.config.get("max_file_size_mb", 256) * MEGABYTE)
+
+    @property
+    def row_group_bytes(self) -> int:
+        """What formats without a setting of their own for it take: a file is finished only between two row groups."""
+        return max(1, min(_ROW_GROUP_BYTES, self.max_file_bytes))
 
     @cached_property
     def budget(self) -> WriteBudget:

@@ -60,5 +60,6 @@ class TargetAvro(FileTarget):
             compression_level=config.get("compression_level"),
             sync_interval=int(config.get("sync_interval", 262_144)),
             max_file_bytes=self.max_file_bytes,
+            row_group_bytes=self.row_group_bytes,
             uuids=bool(config.get("validate_records", True)),
         )

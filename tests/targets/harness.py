@@ -1,4 +1,4 @@
-"""Runs target-parquet from its command line, and reads back what it wrote."""
+"""Runs a file target from its command line, target-parquet unless told otherwise, and reads back what it wrote."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def state(value: Any) -> Message:
 class Target:
     """Runs the executable on a lake of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, executable: str = "target-parquet") -> None:
         self.lake = folder / "lake"
         self.folder = folder
+        self.executable = EXECUTABLE.with_name(executable)
         self.environment: Mapping[str, str] = {}
 
     def config(self, **settings: Any) -> Path:
@@ -51,7 +52,7 @@ class Target:
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
         """Start it with pipes on all sides."""
-        command = [str(EXECUTABLE), "--config", str(self.config(**settings)), *arguments]
+        command = [str(self.executable), "--config", str(self.config(**settings)), *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **self.environment})
 

@@ -161,12 +161,12 @@ def test_memory_does_not_grow_with_the_rows_or_the_lake(tmp_path: Path) -> None:
 
 
 def test_a_format_that_cannot_upsert_says_so_at_start(tmp_path: Path) -> None:
-    """A target class names the load methods that its files allow; the error lists them."""
+    """A target class says whether its files can be merged by key; the error names what is possible."""
 
     class Appending(TargetParquet):
-        load_methods = ("append-only", "overwrite")
+        can_upsert = False
 
-    with pytest.raises(ConfigError, match="Valid values: append-only, overwrite"):
+    with pytest.raises(ConfigError, match="for upsert load the stream into a lake of Parquet files"):
         Appending(config={"destination_path": str(tmp_path), "load_method": "upsert"})
 
 

@@ -8,10 +8,8 @@ and smaller than plain ones. zstd level 3 cost a third more time than level 1 an
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 import melisma
 from melisma.arrow.types import StreamSchema
 from melisma.errors import BadFile, BadSchema, ConfigError
+from melisma.formats.writers.background import BackgroundWriter
 
 __all__ = ["COMPRESSIONS", "ParquetFileWriter", "ParquetOptions", "file_metadata", "read_batches"]
 
@@ -39,26 +38,6 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 _SAMPLE_ROWS = 8_192
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
-
-
-class _Encoder:
-    """Encodes and compresses a row group on another thread; the native code lets this one go on meanwhile.
-
-    One row group of all files is under way at a time, so that memory stays bounded whatever the number of files.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "melisma-parquet")
-        self._latest: Future[None] | None = None
-
-    def submit(self, encode: Callable[[pa.Table], None], table: pa.Table) -> Future[None]:
-        if self._latest is not None:
-            wait([self._latest])
-        self._latest = self._pool.submit(encode, table)
-        return self._latest
-
-
-_ENCODER = _Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +80,23 @@ class ParquetOptions:
             if value < 1:
                 raise ConfigError(setting, "is not positive", "Set a number above 0")
 
+    @property
+    def extension(self) -> str:
+        """The end of a file's name."""
+        return "parquet"
+
+    def check(self, schema: pa.Schema, stream: StreamSchema) -> None:
+        """Refuse what Parquet cannot hold.
+
+        Raises:
+            BadSchema: Parquet has no such type.
+        """
+        _refuse_empty_structs(schema, stream.stream)
+
+    def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> ParquetFileWriter:
+        """Begin a file; its key-value metadata says whose it is."""
+        return ParquetFileWriter(sink, schema, self, file_metadata(stream))
+
 
 _JSON = msgspec.json.Encoder(decimal_format="number")  # numbers of a schema are read as Decimal, to keep them exact
 
@@ -115,20 +111,14 @@ def file_metadata(schema: StreamSchema) -> dict[str, str]:
     }
 
 
-class ParquetFileWriter:
+class ParquetFileWriter(BackgroundWriter):
     """Writes one file, a row group per call.
-
-    A call returns while its row group is being encoded on another thread, and waits for the one before it; so at
-    most one is under way. What fails there is raised by the next call.
 
     Args:
         sink: a writable binary file; not closed.
         schema: of every batch.
         options: see ParquetOptions.
         metadata: key-value metadata of the file.
-
-    Attributes:
-        rows: rows written so far.
 
     Raises:
         BadSchema: Parquet has no such type.
@@ -138,40 +128,22 @@ class ParquetFileWriter:
         self, sink: Any, schema: pa.Schema, options: ParquetOptions, metadata: Mapping[str, str] | None = None
     ) -> None:
         _refuse_empty_structs(schema, (metadata or {}).get("melisma.stream"))
-        self._sink, self._schema, self._options = sink, schema, options
+        super().__init__(sink, schema)
+        self._options = options
         self._metadata = dict(metadata or {})
         self._writer: Any = None
-        self._under_way: Future[None] | None = None
-        self.rows = 0
-
-    def write_row_group(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write the batches, in order, as one row group."""
-        table = pa.Table.from_batches(batches, self._schema)
-        self._wait()
-        self._under_way = _ENCODER.submit(self._encode, table)
-        self.rows += table.num_rows
 
     def _encode(self, table: pa.Table) -> None:
         if self._writer is None:
             self._writer = self._open(table)
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
-    def _wait(self) -> None:
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
-
-    def close(self) -> None:
-        """Write the footer. The sink stays open."""
-        self._wait()
+    def _finish(self) -> None:
         if self._writer is None:
             self._writer = self._open(self._schema.empty_table())
         self._writer.close()
 
-    def abandon(self) -> None:
-        """Give the writer up without a footer."""
-        with contextlib.suppress(Exception):
-            self._wait()
+    def _drop(self) -> None:
         # A writer that is not closed writes its footer when it is collected: into nothing.
         if self._writer is not None:
             self._writer.is_open = False

@@ -13,7 +13,7 @@ import datetime as dt
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -115,7 +115,7 @@ class _Merge:
 
     @property
     def _options(self) -> ParquetOptions:
-        return self._writers[-1].options
+        return cast("ParquetOptions", self._writers[-1].format)  # other formats refuse upsert at start
 
     def run(self, mark: Callable[[FileEntry], bool] | None, deleted_at: dt.datetime | None) -> None:
         for within in self._cuts():

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from melisma.arrow.types import StreamSchema
 from melisma.errors import ConfigError, MelismaError
-from melisma.formats.parquet import ParquetFileWriter, ParquetOptions, file_metadata
+from melisma.formats.writers.file_format import FileFormat, FileWriter
 from melisma.lake.partition import Partitioner, PartitionField
 from melisma.storage.store import StagedObject
 
@@ -130,7 +130,7 @@ class StreamWriter:
     Args:
         lake: where files are staged.
         schema: of every batch.
-        options: how files are written.
+        file_format: how files are written.
         budget: shared by all writers of the run.
         partition_by: see `melisma.lake.partition`.
 
@@ -139,22 +139,21 @@ class StreamWriter:
 
     Raises:
         ConfigError: `partition_by` does not fit the schema.
-        BadSchema: Parquet has no such type.
+        BadSchema: the format has no such type.
     """
 
     def __init__(
         self,
         lake: Staging,
         schema: StreamSchema,
-        options: ParquetOptions,
+        file_format: FileFormat,
         budget: WriteBudget,
         partition_by: Sequence[PartitionField] = (),
     ) -> None:
-        self.lake, self.options, self.budget, self.stream = lake, options, budget, schema.stream
+        self.lake, self.format, self.budget, self.schema, self.stream = lake, file_format, budget, schema, schema.stream
         self._partitioner = Partitioner(schema, partition_by, fold=lake.folds_case)
         self.file_schema = self._partitioner.file_schema
-        self.metadata = file_metadata(schema)
-        ParquetFileWriter(None, self.file_schema, options, self.metadata)  # refuses what Parquet cannot hold
+        file_format.check(self.file_schema, schema)
         self.epoch = 0
         self._partitions: dict[tuple[str, ...], _Partition] = {}
         self._staged: list[tuple[int, StagedFile]] = []
@@ -262,7 +261,7 @@ class _Partition:
         self.bytes = 0
         self._settled = 0  # how many of the buffer's first rows are of an epoch before `_epoch`
         self._epoch = writer.epoch
-        self._file: ParquetFileWriter | None = None
+        self._file: FileWriter | None = None
         self._sink: StagedObject | None = None
         self._file_epoch = -1  # of the last row in the newest file
 
@@ -275,8 +274,8 @@ class _Partition:
         self._small = self._small + 1 if batch.num_rows < _SMALL_ROWS else 0
         if self._small >= _SMALL_BATCHES:
             self._join()
-        options = self._writer.options
-        while self.rows >= options.row_group_rows or self.bytes >= options.row_group_bytes:
+        file_format = self._writer.format
+        while self.rows >= file_format.row_group_rows or self.bytes >= file_format.row_group_bytes:
             self._write_group()
 
     def flush(self) -> None:
@@ -326,26 +325,26 @@ class _Partition:
     def _write_group(self) -> None:
         """Write one row group from the front of the buffer: settled rows if there are any, else the tail's."""
         self._catch_up()
-        options = self._writer.options
+        file_format = self._writer.format
         available = self._settled or self.rows
-        fit = max(1, self.rows * options.row_group_bytes // max(1, self.bytes))
-        count = min(available, options.row_group_rows, fit)
+        fit = max(1, self.rows * file_format.row_group_bytes // max(1, self.bytes))
+        count = min(available, file_format.row_group_rows, fit)
         epoch = self._writer.epoch - 1 if self._settled else self._writer.epoch
         if self._file is not None and epoch == self._writer.epoch and self._file_epoch != epoch:
             self._close_file()  # it holds settled rows, and these are the tail's
         file = self._file or self._open_file()
         file.write_row_group(self._take(count))
         self._file_epoch = epoch
-        if self._sink is not None and self._sink.bytes_written >= options.max_file_bytes:
+        if self._sink is not None and self._sink.bytes_written >= file_format.max_file_bytes:
             self._close_file()
         else:
             self._writer.budget.used(self)
 
-    def _open_file(self) -> ParquetFileWriter:
+    def _open_file(self) -> FileWriter:
         writer = self._writer
         writer.budget.opening(self)
-        self._sink = writer.lake.stage(writer.stream, self._key, "parquet")
-        self._file = ParquetFileWriter(self._sink, writer.file_schema, writer.options, writer.metadata)
+        self._sink = writer.lake.stage(writer.stream, self._key, writer.format.extension)
+        self._file = writer.format.open_file(self._sink, writer.file_schema, writer.schema)
         return self._file
 
     def _close_file(self) -> None:

@@ -32,6 +32,8 @@ def verify_command(ctx: click.Context, place: Place, *, deep: bool, as_json: boo
         show_lines([f"{each.kind}: {each.path}: {each.text}" for each in report.findings])
     else:
         show_lines([f"sound: {report.files} files, {report.rows} rows, {size(report.bytes)}, as of entry {report.seq}"])
+    if report.unread and not as_json:
+        show_lines([f"{report.unread} files are not Parquet: their presence and size were checked, not their rows"])
     ctx.exit(1 if report.findings else 0)
 
 

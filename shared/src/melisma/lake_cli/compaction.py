@@ -63,17 +63,22 @@ class Plan:
 
     Attributes:
         waiting: small files that may still be taken back by a replay: the next run acknowledges them.
+        other: files that are not Parquet; they stay as they are.
     """
 
     groups: list[Group]
     waiting: int
+    other: int = 0
 
 
 def make_plan(place: Place, journal: Journal, max_file_bytes: int, stream: str | None = None) -> Plan:
     """Choose files. Reads the footers of small ones."""
     partitions: dict[tuple[str, str], list[FileEntry]] = {}
+    other = 0
     for file in in_order(journal.live_files(stream)):
-        if file.kind == "data" and is_parquet(file):
+        if file.kind == "data" and not is_parquet(file):
+            other += 1
+        elif file.kind == "data":
             partitions.setdefault((file.stream, partition_of(file)), []).append(file)
 
     def is_free(file: FileEntry) -> bool:
@@ -83,10 +88,10 @@ def make_plan(place: Place, journal: Journal, max_file_bytes: int, stream: str |
         with footer(place.store, file.path) as reader:
             return reader.schema_arrow.remove_metadata()
 
-    plan = Plan([], 0)
+    plan = Plan([], 0, other)
     for files in partitions.values():
         found = choose(files, max_file_bytes, is_free, schema_of)
-        plan = Plan(plan.groups + found.groups, plan.waiting + found.waiting)
+        plan = Plan(plan.groups + found.groups, plan.waiting + found.waiting, other)
     return plan
 
 

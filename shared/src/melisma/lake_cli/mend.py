@@ -67,7 +67,7 @@ def compact_command(
             for group in plan.groups
         ]
     if as_json:
-        show_json({"dry_run": dry_run, "compacted": done, "waiting_files": plan.waiting})
+        show_json({"dry_run": dry_run, "compacted": done, "waiting_files": plan.waiting, "other_files": plan.other})
         return
     columns = [
         Column("stream"),
@@ -82,6 +82,8 @@ def compact_command(
         show_table(columns, [list(row.values()) for row in done])
     else:
         show_lines(["nothing to compact"])
+    if plan.other:
+        show_lines([f"{plan.other} files are not Parquet and stay as they are"])
     if plan.waiting:
         show_lines(
             [f"{plan.waiting} small files wait for the next run: until a tap goes on after them they may be replaced"]

@@ -27,12 +27,17 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found.
+
+    Attributes:
+        unread: files that are not Parquet, of which the rows were not looked at.
+    """
 
     seq: int
     files: int = 0
     rows: int = 0
     bytes: int = 0
+    unread: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -49,6 +54,7 @@ def verify(place: Place, *, deep: bool = False) -> Report:
         report.files += 1
         report.rows += file.rows if file.kind == "data" else 0
         report.bytes += file.bytes
+        report.unread += file.kind == "data" and not is_parquet(file)
         report.findings += _check(place, file, deep=deep)
     if any(finding.kind == "missing" for finding in report.findings):
         # A commit or a compaction may have replaced them since the journal was read.

@@ -264,7 +264,7 @@ def plan(
     return Evolution(
         stream,
         table,
-        _with_fields(incoming, tuple(_written(name, each, new) for name, each in columns.items())),
+        _with_fields(incoming, tuple(_written(name, each, new, names) for name, each in columns.items())),
         _with_fields(incoming, reads),
         changes,
         names,
@@ -338,8 +338,14 @@ def _override(before: str, stream: str) -> str:
     )
 
 
-def _written(name: str, column: ColumnType, new: Mapping[str, Field]) -> Field:
-    return Field(name, column, new[name].required if name in new else False)
+def _written(name: str, column: ColumnType, new: Mapping[str, Field], names: Mapping[str, str]) -> Field:
+    came = new.get(name)
+    if came is None:
+        return Field(name, column)
+    if names.get(name) == name and column.kind is came.type.kind is Kind.STRING and came.type.schema.get("format"):
+        # What its values are held to in this run; files of it may say so.
+        column = replace(column, schema={"format": came.type.schema["format"]})
+    return Field(name, column, came.required)
 
 
 def _with_fields(schema: StreamSchema, fields: tuple[Field, ...]) -> StreamSchema:

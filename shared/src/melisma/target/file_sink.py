@@ -13,7 +13,6 @@ from melisma.target.sink import ArrowSink, Writer
 
 if TYPE_CHECKING:
     from melisma.formats.parquet import ParquetOptions
-    from melisma.lake.writer import StreamWriter
     from melisma.target.files import FileTarget
 
 __all__ = ["FileSink"]
@@ -31,16 +30,16 @@ class FileSink(ArrowSink):
     ) -> None:
         super().__init__(target, stream_name, schema, key_properties)
         self._refuse_what_cannot_be_merged()
-        self._options = getattr(self._files.open_writer(self), "options", None)
+        self._files.open_writer(self)
 
     def open_writer(self) -> Writer:
         """The target's writer for this stream, with what its load method and the rows' version add to it."""
-        writer = self._files.open_writer(self)
+        writer: Writer = self._files.open_writer(self)
         if self.method == "upsert":
             writer = UpsertWriter(
                 self.columns,
                 self._files.budget,
-                lambda: cast("StreamWriter", self._files.open_writer(self)),
+                lambda: self._files.open_writer(self),
                 hard_delete=bool(self.config.get("hard_delete", False)),
             )
         version = self.generation.row_version
@@ -49,7 +48,7 @@ class FileSink(ArrowSink):
     @property
     def mark_options(self) -> ParquetOptions | None:
         """How files are written anew to mark rows in them; None where that cannot be done."""
-        return self._options if "upsert" in self._files.load_methods else None
+        return cast("ParquetOptions", self._files.file_format) if self._files.can_upsert else None
 
     @property
     def _files(self) -> FileTarget:

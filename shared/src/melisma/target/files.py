@@ -15,28 +15,33 @@ from melisma.target.target import ArrowTarget
 if TYPE_CHECKING:
     from singer_sdk.sinks import Sink
 
+    from melisma.formats.writers.file_format import FileFormat
     from melisma.lake.lake import FileLake
     from melisma.lake.replay import Decision, LoadMethod
-    from melisma.lake.writer import WriteBudget
+    from melisma.lake.writer import StreamWriter, WriteBudget
     from melisma.storage.store import Store
-    from melisma.target.sink import ArrowSink, Writer
+    from melisma.target.sink import ArrowSink
 
 __all__ = ["FILE_SETTINGS", "FileTarget"]
 
 MEGABYTE = 1024 * 1024
+
+_ROW_GROUP_BYTES = 8 * MEGABYTE
+_UPSERT_SETTINGS = ("merge_memory_mb",)
 
 _PER_KEY_BYTE = 8
 """Bytes that an upsert needs for each byte of keys: to find the last row of each, and to look them up."""
 
 
 class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
-    """A target that writes one kind of file. Write `open_writer`, and the settings of the format.
+    """A target that writes one kind of file. Write `file_format`, and the settings that it is made of.
 
     Attributes:
-        load_methods: what the format can do. Upsert needs a `StreamWriter`: its files are written anew by key.
+        can_upsert: whether the lake can read files of the format by key and write them anew, which upsert and the
+            marks of soft deletes need. It reads Parquet.
     """
 
-    load_methods: ClassVar[tuple[str, ...]] = ("append-only", "overwrite", "upsert")
+    can_upsert: ClassVar[bool] = False
 
     @property
     def default_sink_class(self) -> type[Sink]:  # type: ignore[override]
@@ -45,9 +50,32 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
 
         return FileSink
 
+    @property
     @abc.abstractmethod
-    def open_writer(self, sink: ArrowSink) -> Writer:
-        """The writer of the target's format for a sink's stream."""
+    def file_format(self) -> FileFormat:
+        """How files are written, as the configuration says.
+
+        Raises:
+            ConfigError: it cannot work.
+        """
+
+    def open_writer(self, sink: ArrowSink) -> StreamWriter:
+        """A writer for the sink's stream."""
+        from melisma.lake.partition import parse_partition_by
+        from melisma.lake.writer import StreamWriter
+
+        fields = parse_partition_by(self.config.get("partition_by"), sink.stream_name)
+        return StreamWriter(self.lake, sink.columns, self.file_format, self.budget, fields)
+
+    @property
+    def max_file_bytes(self) -> int:
+        """The setting `max_file_size_mb`, in bytes."""
+        return int(self.config.get("max_file_size_mb", 256) * MEGABYTE)
+
+    @property
+    def row_group_bytes(self) -> int:
+        """What formats without a setting of their own for it take: a file is finished only between two row groups."""
+        return max(1, min(_ROW_GROUP_BYTES, self.max_file_bytes))
 
     @cached_property
     def budget(self) -> WriteBudget:
@@ -118,10 +146,11 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         from melisma.lake.partition import parse_partition_by
 
         super().check_config()
-        method = self.config.get("load_method", "append-only")
-        if method not in self.load_methods:
-            rule = f'"{method}" is not possible with files of this format'
-            raise ConfigError("load_method", rule, "Valid values: " + ", ".join(self.load_methods))
+        if self.config.get("load_method") == "upsert" and not self.can_upsert:
+            rule = "upsert is not possible: the lake can find rows by key in Parquet files, and not in these"
+            fix = "Set append-only or overwrite; for upsert load the stream into a lake of Parquet files"
+            raise ConfigError("load_method", rule, fix)
+        _ = self.file_format
         parse_partition_by(self.config.get("partition_by"), "*")
         self.open_destination()
 
@@ -130,6 +159,9 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         """Add the settings of every file target."""
         own = config_jsonschema["properties"]
         settings = FILE_SETTINGS.to_dict()
+        if not cls.can_upsert:
+            for name in _UPSERT_SETTINGS:
+                del settings["properties"][name]
         properties = settings["properties"] | own
         own.clear()
         own.update(properties)

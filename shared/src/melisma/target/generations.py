@@ -144,9 +144,10 @@ class Generation:
         self._soft, self._options = not config.get("hard_delete", False), sink.mark_options
         if self._soft and (self._options is None or "_sdc_deleted_at" not in sink.columns.arrow.names):
             self._current = version
+            marking = "; to mark them set add_record_metadata to true" if self._options is not None else ""
             return (
                 f'stream "{printable(self.stream)}": rows of earlier versions stay as they are. For ACTIVATE_VERSION '
-                "to remove them set hard_delete to true; to mark them set add_record_metadata to true"
+                f"to remove them set hard_delete to true{marking}"
             )
         self._opened = version
         self._whole = self._written and self.row_version == version

@@ -11,7 +11,6 @@ from melisma.target.files import MEGABYTE, FileTarget
 
 if TYPE_CHECKING:
     from melisma.formats.parquet import ParquetOptions
-    from melisma.target.sink import ArrowSink, Writer
 
 __all__ = ["TargetParquet"]
 
@@ -51,8 +50,10 @@ class TargetParquet(FileTarget):
         ),
     ).to_dict()
 
+    can_upsert = True
+
     @cached_property
-    def options(self) -> ParquetOptions:
+    def file_format(self) -> ParquetOptions:
         """How files are written."""
         from melisma.formats.parquet import ParquetOptions
 
@@ -62,18 +63,5 @@ class TargetParquet(FileTarget):
             compression_level=config.get("compression_level"),
             row_group_rows=int(config.get("row_group_size_rows", 1_000_000)),
             row_group_bytes=int(config.get("row_group_size_mb", 32) * MEGABYTE),
-            max_file_bytes=int(config.get("max_file_size_mb", 256) * MEGABYTE),
+            max_file_bytes=self.max_file_bytes,
         )
-
-    def check_config(self) -> None:
-        """Refuse a codec or level that Parquet does not have."""
-        super().check_config()
-        _ = self.options
-
-    def open_writer(self, sink: ArrowSink) -> Writer:
-        """A Parquet writer for the sink's stream."""
-        from melisma.lake.partition import parse_partition_by
-        from melisma.lake.writer import StreamWriter
-
-        fields = parse_partition_by(self.config.get("partition_by"), sink.stream_name)
-        return StreamWriter(self.lake, sink.columns, self.options, self.budget, fields)

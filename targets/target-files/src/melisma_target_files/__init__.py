@@ -1,0 +1,1 @@
+"""Singer target for JSON Lines, CSV, MsgPack and Arrow IPC."""

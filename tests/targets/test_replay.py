@@ -41,6 +41,16 @@ def test_rows_that_the_runner_never_heard_of_are_replaced(target: Target) -> Non
     assert target.rows(columns="n") == [(1,), (2,), (3,), (4,)]
 
 
+def test_a_silent_tap_that_goes_on_from_a_released_state_loses_nothing(target: Target) -> None:
+    """A tap that never says where it starts: its rows whose STATE went out stay, although the run was killed."""
+    target.environment = {"MELISMA_FAILPOINT": "end:before"}
+    code, out, _ = target.run([KEYED, record(1), bookmark(1)])
+    assert (code, [json.loads(line) for line in out]) == (-9, [bookmark(1)["value"]])
+    target.environment = {}
+    assert target.run([KEYED, record(2), bookmark(2)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
 def test_boundary_rows_of_inclusive_keys_are_not_doubled(target: Target) -> None:
     """A tap that sends the rows at its bookmark again adds only those that are new or changed."""
     assert target.run([KEYED, record({"n": 5, "v": "a"}), record({"n": 5, "v": "b"}), bookmark(5)])[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,9 @@ from typing import Any
 import duckdb
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+import console_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -49,16 +53,22 @@ def lake(project: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in (project / "output/lake/orders").rglob("*.parquet")}
 
 
-def test_meltano_runs_the_project_twice_and_the_second_run_moves_nothing(
+@pytest.fixture(scope="module")
+def installed(
     new_environment: Callable[[str], Any], checkout_copy: Callable[[Sequence[str]], Path]
-) -> None:
-    """`meltano install`, then `meltano run tap-files target-parquet` two times, read back with DuckDB."""
+) -> tuple[Path, Path]:
+    """The project after `meltano install`, and Meltano's executable."""
     environment = new_environment(sys.executable)
     environment.install(pinned("meltano"))
-    executable = environment.bin / "meltano"
+    executable: Path = environment.bin / "meltano"
     project = checkout_copy(["meltano.yml", "LICENSE", "shared", "taps", "targets", "demo"])
-
     meltano(project, executable, "install")
+    return project, executable
+
+
+def test_meltano_runs_the_project_twice_and_the_second_run_moves_nothing(installed: tuple[Path, Path]) -> None:
+    """`meltano run tap-files target-parquet` two times, read back with DuckDB."""
+    project, executable = installed
     meltano(project, executable, "run", "tap-files", "target-parquet")
     first = lake(project)
     rows = duckdb.execute(
@@ -78,6 +88,26 @@ def test_meltano_runs_the_project_twice_and_the_second_run_moves_nothing(
     log = meltano(project, executable, "run", "tap-files", "target-parquet")
     assert "0 records in 0 files" in log
     assert lake(project) == first
+
+
+def test_a_run_that_is_killed_half_way_is_resumed_from_meltanos_state(installed: tuple[Path, Path]) -> None:
+    """docs/resume.md: Meltano, tap and target are killed; no order is missing in the end, and none is there twice."""
+    project, executable = installed
+    page = console_page.PAGE.read_text(encoding="utf-8")
+    [environment] = re.findall(r"^```yaml\n(- name: .*?)^```", page, re.MULTILINE | re.DOTALL)
+    file = project / "meltano.yml"
+    before = file.read_text(encoding="utf-8")
+    console_page.make_orders(project)
+    for attempt in range(5):
+        # A name of its own each time: Meltano's state belongs to the environment.
+        named = environment.replace("name: orders\n  config", f"name: orders{attempt or ''}\n  config")
+        file.write_text(before.replace("environments:\n", f"environments:\n{named}"), encoding="utf-8")
+        if attempt:
+            shutil.rmtree(project / "lake")
+        path = [str(Path(sys.executable).parent), str(executable.parent)]
+        if console_page.check("Under Meltano, with its own state", project, path, attempt):
+            return
+    pytest.fail("the run came to its end before it could be killed, five times")
 
 
 def test_the_project_names_only_settings_that_the_connectors_have() -> None:

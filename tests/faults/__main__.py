@@ -6,77 +6,108 @@ Prints a table, writes it into docs/faults.md with --write, and exits with 1 if 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
+from typing import Any
 
-from chains import BETWEEN, EVERY_RUN, POINTS, RANDOM, STORM, STREAMS, WITHIN, Chain, Result, from_json
+from chains import BETWEEN, OF_TAPS, POINTS, RANDOM, STORM, STREAMS, WITHIN, Chain, Result, from_json
 from tables import fault_table, write_page
 
 HERE = Path(__file__).resolve().parent
 KEEPS = ["committed-state", "state-file", "late-file"]
-TAPS = {"upsert": ["incremental", "full-table"], "overwrite": ["full-table"]}
-"""Where the method's result does not depend on how often and in which order a tap sends its rows."""
+METHODS = {
+    "append-only": [*STREAMS],
+    "upsert": ["incremental", "full-table"],
+    "overwrite": ["full-table"],
+}
+"""The taps for each load method: those where its result does not depend on how often and in which order rows come."""
 
 ROUNDS = {
     "kill target": 8,
-    "kill tap": 4,
-    "kill both": 4,
+    "kill tap": 3,
+    "kill both": 3,
     "term target": 3,
     "term tap": 2,
     "term both": 2,
     WITHIN: 2,
-    BETWEEN: 4,
+    BETWEEN: 3,
 }
-"""Chains of each kind, for each tap and way of keeping STATE, in a full run; one of each other kind."""
+"""On a disk: chains of each kind, for each tap, in a full run."""
+
+ROUNDS_REMOTE = {"kill target": 3, "kill both": 2, "term target": 1}
+"""In S3, for each method."""
 
 
 def plan(seed: int, methods: Iterable[str], share: float = 1.0) -> list[Chain]:
-    """The chains of a run; with a share below 1, a part of them, with fewer kills each."""
+    """The chains of a run; with a share below 1, a part of them."""
     found: list[Chain] = []
+
+    def add(method: str, tap: str, fault: str, kills: int, **more: Any) -> None:
+        number = len(found) + 1
+        # The ways to keep STATE take turns.
+        keeps = KEEPS[number % 3]
+        if method == "append-only" and keeps == "committed-state" and fault in {"delete:one", "redo:one"}:
+            keeps = "state-file"  # else nothing is ever to be replaced
+        found.append(Chain(number, fault, tap, keeps, method, kills, seed=seed, **more))
+
     for method in methods:
-        for tap, keeps, fault, rounds in _kinds(method):
-            for _ in range(rounds):
-                found.append(Chain(len(found) + 1, fault, tap, keeps, method, 3, forked=True, seed=seed))
+        for tap in METHODS[method]:
+            for fault in [*RANDOM, WITHIN, BETWEEN]:
+                for _ in range(ROUNDS[fault] if _is_promised(method, tap, fault) else 0):
+                    add(method, tap, fault, 3)
+            for fault in POINTS:
+                for _ in range(2 if len(METHODS[method]) > 1 else 3):
+                    add(method, tap, fault, 3)
+        for number, fault in enumerate(POINTS):
+            add(method, METHODS[method][number % len(METHODS[method])], fault, 2, signal="TERM")
         # Some with the executables themselves: they spend most of their time importing, and are hit there.
-        for fault in ["kill target"] * 6 + ["commit:before", "commit:after", "release:after"]:
-            for keeps in KEEPS:
-                tap = "full-table" if method == "overwrite" else "incremental"
-                found.append(Chain(len(found) + 1, fault, tap, keeps, method, 3, forked=False, seed=seed))
-        for tap, keeps, fault, place in _remote() if method == "append-only" else ():
-            found.append(Chain(len(found) + 1, fault, tap, keeps, method, 2, seed=seed, place=place))
-    if share < 1:
-        step = max(1, round(1 / share))
-        found = [chain for chain in found if chain.number % step == seed % step and chain.forked]
+        for fault in ["kill target"] * 5 + ["commit:before", "commit:after", "release:after"]:
+            add(method, METHODS[method][0], fault, 3, forked=False)
+        _add_remote(method, add)
+    return found if share >= 1 else _part(found, seed, share)
+
+
+def _is_promised(method: str, tap: str, fault: str) -> bool:
+    """Half a full table that ends at a line's end looks whole, unless the tap sends its STATE only at the end."""
+    return tap != "full-table" or method == "overwrite" or fault not in OF_TAPS - {WITHIN}
+
+
+def _add_remote(method: str, add: Callable[..., None]) -> None:
+    taps = [tap for tap in METHODS[method] if tap != "full-table" or method == "overwrite"]
+    turns = itertools.cycle(taps)
+    for fault in POINTS:
+        if fault not in {"put:written", "put:linked"}:  # are of local disks
+            add(method, next(turns), fault, 2, place="s3")
+            add(method, next(turns), fault, 1, place="s3", signal="TERM")
+    for fault, rounds in ROUNDS_REMOTE.items():
+        for _ in range(rounds):
+            add(method, next(turns), fault, 2, place="s3")
+    for fault in [STORM] * 4 + ["kill target"] * 3 + ["commit:after", "publish:one"]:
+        add(method, next(turns), fault, 2, place="storm")
+
+
+def _part(chains: list[Chain], seed: int, share: float) -> list[Chain]:
+    """Each `1/share`th chain of every method and place; which ones depends on the seed."""
+    step = max(1, round(1 / share))
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    found = []
+    for chain in chains:
+        kind = (chain.method, chain.place, chain.signal)
+        if chain.forked and kinds[kind] % step == seed % step:
+            found.append(chain)
+        kinds[kind] += chain.forked
     return found
-
-
-def _kinds(method: str) -> Iterator[tuple[str, str, str, int]]:
-    for tap in TAPS.get(method, STREAMS):
-        for keeps in KEEPS:
-            for fault in [*POINTS, *RANDOM, WITHIN, BETWEEN]:
-                if tap == "full-table" and fault in {BETWEEN, "kill tap", "term tap", "kill both", "term both"}:
-                    continue  # half a table that ends at a line's end looks whole: not promised
-                if method == "append-only" and keeps == "committed-state" and fault in {"delete:one", "redo:one"}:
-                    continue  # nothing is ever to be replaced then
-                yield tap, keeps, fault, ROUNDS.get(fault, 1)
-
-
-def _remote() -> Iterator[tuple[str, str, str, str]]:
-    for tap, keeps in [("incremental", "committed-state"), ("streams", "late-file"), ("files", "state-file")]:
-        for fault in [*EVERY_RUN, "undo:discarded", *["kill target"] * 4, "kill both", "term target"]:
-            if fault not in {"put:written", "put:linked"}:  # are of local disks
-                yield tap, keeps, fault, "s3"
-        for fault in [STORM] * 6 + ["kill target"] * 4 + ["commit:after", "publish:one"]:
-            yield tap, keeps, fault, "storm"
 
 
 def run(chains: list[Chain], folder: Path, workers: int) -> list[Result]:
@@ -134,7 +165,7 @@ def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(prog="tests/faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--methods", default="append-only", help="load methods, separated by commas")
+    parser.add_argument("--methods", default=",".join(METHODS), help="load methods, separated by commas")
     parser.add_argument("--share", type=float, default=1.0, help="which part of the full run, such as 0.05")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where lakes are made; those that are not good stay there")
@@ -150,7 +181,9 @@ def main() -> int:
     chains = [chain for chain in chains if options.place in {None, chain.place}]
     began = time.monotonic()
     results = run(chains, folder, options.workers)
-    table = fault_table(results, options.seed, (time.monotonic() - began) / 60)
+    given = "" if options.share >= 1 else f" --share {options.share}"
+    command = f'make faults ARGS="--seed {options.seed}{given}"'
+    table = fault_table(results, command, (time.monotonic() - began) / 60)
     sys.stdout.write(table + "\n")
     if options.write:
         write_page("kills", table)

@@ -67,6 +67,7 @@ class Chain:
         method: the load method.
         kills: how often something is killed before the runs are left in peace.
         forked: whether the target is a fork, or the executable.
+        signal: what strikes at a fail point: `KILL` or `TERM`.
         place: `disk`; `s3`; or `storm`, S3 behind a bad connection.
     """
 
@@ -79,6 +80,7 @@ class Chain:
     forked: bool = True
     seed: int = 1
     place: str = "disk"
+    signal: str = "KILL"
 
 
 RANDOM: dict[str, tuple[tuple[str, ...], int]] = {
@@ -93,6 +95,9 @@ RANDOM: dict[str, tuple[tuple[str, ...], int]] = {
 
 WITHIN = "tap dies within a line"
 BETWEEN = "tap dies between lines"
+OF_TAPS = {"kill tap", "kill both", "term tap", "term both", WITHIN, BETWEEN}
+"""The tap is struck: its output may end at a line's end, or within a line."""
+
 STORM = "bad connection"
 """Nothing is killed; the place is a storm."""
 
@@ -142,6 +147,7 @@ class Lake:
         self.rows = dict.fromkeys(self.streams, 0)
         self.kept: list[bytes] = []  # the STATEs that the runner has
         self.clean_seconds = 0.3
+        self.told_to_end = False  # the target of the last run said that it was sent SIGTERM
         folder.mkdir(parents=True)
         self._config(folder / "target.json", self._target_settings())
 
@@ -159,7 +165,7 @@ class Lake:
     @property
     def ends_with_state(self) -> bool:
         """Whether a full-table tap prints its STATE only once, at its end."""
-        return self.chain.method == "overwrite" and self.chain.number % 2 == 0
+        return self.chain.method == "overwrite" and (self.chain.number % 2 == 0 or self.chain.fault in OF_TAPS)
 
     def calm(self, endpoints: dict[str, str]) -> None:
         """From here on the connection is good."""
@@ -199,7 +205,11 @@ class Lake:
         target = self._target(["--config", str(self.folder / "target.json")])
         if point:
             target.env["MELISMA_FAILPOINT"] = point
+        before = self.log.stat().st_size if self.log.exists() else 0
         ended = pipe(self._tap(dies_at, within=within, paced=blow is not None), target, self.log, blow, self.journal)
+        with self.log.open("rb") as log:
+            log.seek(before)
+            self.told_to_end = f"signal {signal.SIGTERM.value}:".encode() in log.read()
         self._keep(ended)
         return ended
 
@@ -315,7 +325,7 @@ def run_chain(chain: Chain, folder: Path, read_back: ReadBack, endpoints: dict[s
     for kill in range(chain.kills):
         lake.grow(few=kill % 3 == 2)
         ended = _hit(chain, lake, run)
-        result.hits += _is_hit(chain, ended)
+        result.hits += _is_hit(chain, ended) or lake.told_to_end
         _check_codes(chain, ended, result)
     for _ in range(4):
         ended = run()
@@ -343,13 +353,14 @@ def _first_run(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> None:
     silent = silent and chain.fault not in {WITHIN, BETWEEN}  # the target and the runner live on
     later = chain.fault in LATER
     if silent or later or chain.fault in RANDOM:
-        for _ in range(2 if later else 1):
+        # An overwrite puts few entries into the journal.
+        for _ in range((8 if chain.method == "overwrite" else 2) if later else 1):
             lake.grow()
             lake.clean_seconds = run().seconds
 
 
 def _hit(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> Ended:
-    """One run with the chain's fault."""
+    """One run with the chain's fault; more if it may not be reached in each."""
     if chain.fault == STORM:
         return run()
     if chain.fault in RANDOM:
@@ -367,10 +378,12 @@ def _hit(chain: Chain, lake: Lake, run: Callable[..., Ended]) -> Ended:
         run(point=before)
         lake.grow(few=True)
     nth = lake.random.choice([1, 1, 2, 3, 4, 6]) if chain.fault in OFTEN else 1
-    ended = run(point=f"{chain.fault}@{nth}")
-    if ended.target == 0 and nth > 1:
+    ended = run(point=f"{chain.fault}@{nth}={chain.signal}")
+    for _ in range(1 if nth > 1 else 4 if chain.fault in LATER else 0):
+        if ended.target or lake.told_to_end:
+            break
         lake.grow()
-        ended = run(point=chain.fault)
+        ended = run(point=f"{chain.fault}={chain.signal}")
     return ended
 
 
@@ -395,7 +408,7 @@ def _check_codes(chain: Chain, ended: Ended, result: Result) -> None:
         -signal.SIGKILL,
         -signal.SIGTERM,
         128 + signal.SIGTERM,
-        3 if chain.fault == WITHIN else 0,
+        3 if chain.fault in OF_TAPS else 0,
     }:
         result.wrong.append(f"the target exits with {ended.target}")
 

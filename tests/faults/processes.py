@@ -108,8 +108,7 @@ def _aim_failpoint() -> None:
     from melisma.lake import failpoints, journal
     from melisma.wire.blocks import BlockReader
 
-    failpoints._NAME, _, times = os.environ.get("MELISMA_FAILPOINT", "").partition("@")
-    failpoints._left = int(times or 1)
+    failpoints.aim(os.environ.get("MELISMA_FAILPOINT", ""))
     journal.CHECKPOINT_EVERY, journal.KEEP = CHECKPOINT_EVERY, 2 * CHECKPOINT_EVERY
     reader: Any = BlockReader.__init__
     reader.__kwdefaults__["idle_seconds"] = 0.02

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from chains import AFTER, BETWEEN, EVERY_RUN, LATER, RANDOM, STORM, WITHIN, Result
@@ -41,43 +41,57 @@ MEANING = {
     BETWEEN: "SIGKILL to the tap at a random record",
     STORM: "no kill: lost answers, 500, 503, cut and slow connections, one request in seven",
 }
-WHERE = ["append-only", "append-only, S3", "append-only, S3 in a storm", "upsert", "overwrite"]
+METHODS, PLACES = ["append-only", "upsert", "overwrite"], ["disk", "s3", "storm"]
+ORDER = [*EVERY_RUN, *LATER, *AFTER, *RANDOM, WITHIN, BETWEEN, STORM]
 
 
-def _where(result: Result) -> str:
-    return result.chain.method + {"disk": "", "s3": ", S3", "storm": ", S3 in a storm"}[result.chain.place]
-
-
-def fault_table(results: Iterable[Result], seed: int, minutes: float) -> str:
-    """Hits, rows lost and rows doubled, by fault and load method."""
+def fault_table(results: Iterable[Result], command: str, minutes: float) -> str:
+    """Hits by fault, load method and place; rows lost and doubled."""
     results = list(results)
-    cells: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    where = [(method, place) for method in METHODS for place in PLACES]
+    where = [each for each in where if any(_where(result) == each for result in results)]
+    hits: Counter[tuple[str, str, str, str]] = Counter()
+    bad: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for result in results:
-        cell = cells[result.chain.fault, _where(result)]
-        for index, value in enumerate([result.hits, result.lost, result.doubled, bool(result.wrong)]):
-            cell[index] += value
+        fault, blow = result.chain.fault, result.chain.signal
+        hits[(fault, blow, *_where(result))] += result.hits
+        bad[fault, blow].update(hits=result.hits, lost=result.lost, doubled=result.doubled)
+    titles = [method + {"disk": "", "s3": ", S3", "storm": ", S3 in a storm"}[place] for method, place in where]
     lines = [
-        "| struck at | what that is | method, place | hits | rows lost | rows doubled |",
-        "|---|---|---|--:|--:|--:|",
+        "| struck at | what that is | " + " | ".join(titles) + " | rows lost | rows doubled |",
+        "|---|---|" + "--:|" * (len(where) + 2),
     ]
-    order = [*EVERY_RUN, *LATER, *AFTER, *RANDOM, WITHIN, BETWEEN, STORM]
-    for fault in order:
-        for where in WHERE:
-            if (fault, where) in cells:
-                hits, lost, doubled, _ = cells[fault, where]
+    for blow in ("KILL", "TERM"):
+        for fault in ORDER:
+            if (fault, blow) in bad:
                 name = f"`{fault}`" if ":" in fault else fault
-                lines.append(f"| {name} | {MEANING[fault]} | {where} | {hits:,} | {lost:,} | {doubled:,} |")
-    hits, lost, doubled, wrong = (sum(cell[index] for cell in cells.values()) for index in range(4))
-    lines.append(f"| **all** | | | **{hits:,}** | **{lost:,}** | **{doubled:,}** |")
-    runs, kills = sum(each.runs for each in results), sum(each.kills for each in results)
+                found = [hits[fault, blow, *each] for each in where]
+                cells = [f"{count:,}" if count else "" for count in found]
+                cells += [f"{bad[fault, blow][what]:,}" for what in ("lost", "doubled")]
+                told = f"{name}, SIGTERM" if blow == "TERM" else name
+                lines.append(f"| {told} | {MEANING[fault]} | " + " | ".join(cells) + " |")
+    sums = [f"**{sum(result.hits for result in results if _where(result) == each):,}**" for each in where]
+    total = sum(bad.values(), Counter[str]())
+    sums += [f"**{total[what]:,}**" for what in ("lost", "doubled")]
+    lines.append("| **all** | | " + " | ".join(sums) + " |")
+    return "\n".join([*lines, "", _foot(results, command, minutes)])
+
+
+def _where(result: Result) -> tuple[str, str]:
+    return result.chain.method, result.chain.place
+
+
+def _foot(results: Sequence[Result], command: str, minutes: float) -> str:
+    """What the table is of: command, seed, version, and how much was done."""
+    hits, kills, runs = (sum(getattr(each, what) for each in results) for what in ("hits", "kills", "runs"))
     executables = sum(each.hits for each in results if not each.chain.forked)
-    foot = (
-        f"{hits:,} hits ({kills:,} processes killed by SIGKILL, those that lead up to a fail point included) in "
-        f"{runs:,} runs on {len(results):,} lakes, {executables:,} of the hits on the installed executable and the "
-        f"others on forks of it; {wrong:,} lakes wrong in any other way. "
-        f"Seed {seed}, commit {commit()}, {minutes:.0f} minutes."
+    wrong = sum(bool(each.wrong) for each in results)
+    return (
+        f"{hits:,} hits in {runs:,} runs on {len(results):,} lakes; {kills:,} processes were killed by SIGKILL (with "
+        f"those that lead up to a fail point). {executables:,} of the hits were on the installed executable, the "
+        f"others on forks of it. {wrong:,} lakes were wrong in any other way.\n\n"
+        f"`{command}`, commit {commit()}, {minutes:.0f} minutes."
     )
-    return "\n".join([*lines, "", foot])
 
 
 def commit() -> str:

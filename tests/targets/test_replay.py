@@ -41,6 +41,16 @@ def test_rows_that_the_runner_never_heard_of_are_replaced(target: Target) -> Non
     assert target.rows(columns="n") == [(1,), (2,), (3,), (4,)]
 
 
+def test_a_silent_tap_that_goes_on_from_a_released_state_loses_nothing(target: Target) -> None:
+    """A tap that never says where it starts: its rows whose STATE went out stay, although the run was killed."""
+    target.environment = {"MELISMA_FAILPOINT": "end:before"}
+    code, out, _ = target.run([KEYED, record(1), bookmark(1)])
+    assert (code, [json.loads(line) for line in out]) == (-9, [bookmark(1)["value"]])
+    target.environment = {}
+    assert target.run([KEYED, record(2), bookmark(2)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
 def test_boundary_rows_of_inclusive_keys_are_not_doubled(target: Target) -> None:
     """A tap that sends the rows at its bookmark again adds only those that are new or changed."""
     assert target.run([KEYED, record({"n": 5, "v": "a"}), record({"n": 5, "v": "b"}), bookmark(5)])[0] == 0
@@ -54,6 +64,59 @@ def test_rows_beyond_the_last_bookmark_say_that_the_tap_died(target: Target) -> 
     code, out, err = target.run([KEYED, record(1), bookmark(1), record(1), record(2)])
     assert (code, [json.loads(line) for line in out]) == (1, [bookmark(1)["value"]])
     assert "the tap must have failed" in err
+    assert target.rows(columns="n") == [(1,)]
+
+
+def test_an_incremental_stream_without_a_bookmark_says_that_the_tap_died(target: Target) -> None:
+    """Before its first STATE a dead tap looks like one that sends none: exit 1 with the way out, which is trust_eof."""
+    code, out, err = target.run([KEYED, record(1), record(2)])
+    assert (code, out, target.rows()) == (1, [], [])
+    assert "set trust_eof to true" in err
+    assert target.run([KEYED, record(1), record(2)], trust_eof=True)[:2] == (0, [])
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
+def test_a_state_of_other_streams_settles_nothing_of_one_that_it_does_not_name(target: Target) -> None:
+    """The tap died between a stream's rows and its first STATE; what the STATE does cover is kept."""
+    other = {**KEYED, "stream": "t"}
+    code, out, _ = target.run([KEYED, record(1), bookmark(1), other, record(1, "t")])
+    assert (code, [json.loads(line) for line in out]) == (1, [bookmark(1)["value"]])
+    assert (target.rows(columns="n"), target.rows("t")) == ([(1,)], [])
+
+
+def test_a_full_table_stream_may_end_with_the_state_that_it_has(target: Target) -> None:
+    """singer-sdk does not repeat the empty bookmark of a stream that is forced to FULL_TABLE after its last rows."""
+    full = state({"bookmarks": {"s": {}}})
+    code, out, err = target.run([KEYED, record(1), full, record(2)])
+    assert (code, len(out)) == (0, 1), err
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
+def test_a_bookmark_under_another_name_is_no_sign_of_death(target: Target) -> None:
+    """A mapper between tap and target has renamed the stream: then nothing can be said, and its rows count."""
+    renamed = state({"bookmarks": {"before_the_mapper": {"replication_key": "n", "replication_key_value": 1}}})
+    assert target.run([KEYED, record(1), renamed, record(2)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(("last", "code", "rows"), [(7, 1, 1), (5, 0, 2)])
+def test_rows_beyond_the_bookmark_of_every_partition_say_that_the_tap_died(
+    target: Target, last: int, code: int, rows: int
+) -> None:
+    """Of a stream in partitions one cannot tell which partition a row is of; beyond all of them it is of none."""
+    partitions = [
+        {"context": {"shop": shop}, "replication_key": "n", "replication_key_value": key}
+        for shop, key in ((1, 6), (2, 5))
+    ]
+    known = state({"bookmarks": {"s": {"partitions": partitions}}})
+    assert target.run([KEYED, record(6), known, record(last)])[0] == code
+    assert len(target.rows()) == rows
+
+
+def test_a_tap_of_ours_always_ends_with_a_state(target: Target) -> None:
+    """It says so in its SCHEMA, so rows after the last STATE say that it died, whatever their keys."""
+    ours = {**KEYED, "melisma": {"announces_state": True}}
+    assert target.run([ours, record(1), bookmark(1), record(1)])[0] == 1
     assert target.rows(columns="n") == [(1,)]
 
 

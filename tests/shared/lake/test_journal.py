@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,15 @@ def test_a_disk_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_fsync_fails_the_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_a_failed_fsync_fails_the_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """Hole R: what may not be durable must not be built on, so no second try finds it and calls it done."""
-    journal = load(ObjectsOnDisk(tmp_path))
+    journal, sync = load(ObjectsOnDisk(tmp_path)), os.fsync
 
-    def fsync(_handle: int) -> None:
-        raise OSError(5, "Input/output error")
+    def fsync(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode) == (of == "file"):
+            raise OSError(5, "Input/output error")
+        sync(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageError, match="the device failed"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -265,6 +266,33 @@ def test_a_place_without_permission_is_one_plain_error() -> None:
             if root_user:
                 os.seteuid(0)
             Path(directory).chmod(0o700)
+
+
+def test_data_is_on_the_disk_before_the_entry_that_names_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file, its folder and the new parents of that are synced; only then the entry gets its name."""
+    synced: list[str] = []
+    sync, link = os.fsync, os.link
+
+    def note_sync(descriptor: int) -> None:
+        synced.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), root))
+        sync(descriptor)
+
+    def note_link(source: Path, target: Path, **more: Any) -> None:
+        link(source, target, **more)
+        synced.append(f"named {os.path.relpath(target, root)}")
+
+    lake = lake_at(root)
+    lake.recover()
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "link", note_link)
+    [file] = write(lake, range(5)).close(tail=True)
+    lake.commit([file], b'{"a": 1}')
+    entry = synced.index(f"named _melisma/default/journal/{3:020}.json")
+    named = synced.index(f"named {file.path}")
+    temporary = [at for at, what in enumerate(synced) if what.startswith("_melisma/default/staging/")]
+    assert temporary
+    assert min(temporary) < named
+    assert max(synced.index(folder, named) for folder in ("orders", ".")) < entry
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])

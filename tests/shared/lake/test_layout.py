@@ -85,6 +85,16 @@ def test_a_pipeline_that_cannot_be_in_file_names_is_refused(pipeline: str) -> No
         layout.check_pipeline(pipeline)
 
 
+def test_under_meltano_each_extractor_is_a_pipeline() -> None:
+    """Two taps in one pipeline would take their STATEs for each other's; names that no file can bear are told apart."""
+    tap = {"MELTANO_EXTRACTOR_NAME": "tap-files", "MELTANO_ENVIRONMENT": "dev"}
+    assert layout.default_pipeline({}) == layout.DEFAULT_PIPELINE
+    assert layout.default_pipeline(tap) == "dev-tap-files"
+    odd = [{"MELTANO_EXTRACTOR_NAME": name} for name in ("streams", "a b", "a_b", "é" * 99, "é" * 98)]
+    names = [layout.check_pipeline(layout.default_pipeline(each)) for each in odd]
+    assert len(set(names)) == len(odd)
+
+
 def stream(**columns: ColumnType) -> StreamSchema:
     """A stream of these columns."""
     fields = tuple(Field(name, kind) for name, kind in columns.items())

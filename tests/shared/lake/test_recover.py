@@ -293,6 +293,19 @@ def test_a_run_whose_heartbeat_changes_is_not_taken_over(objects: MemoryObjects,
     open_run(objects, files, "p", "r3", QUICK).close()
 
 
+def test_a_lock_says_nothing_of_a_run_on_another_machine(tmp_path: Path) -> None:
+    """Hole R: over a network file system each machine may get the lock; the heartbeat is looked at all the same."""
+    objects = ObjectsOnDisk(tmp_path)
+    Journal.load(objects, "p").append(Open(run="r1", process=Process(host="elsewhere", boot="x", pid=1)))
+    beat = liveness.Heartbeat(objects, "_melisma/p/heartbeat.json", "r1", 0.005)
+    beat.start()
+    settings = recover.Settings(interval=0.2, pause=lambda seconds: threading.Event().wait(seconds) and None)
+    with pytest.raises(PipelineBusy):
+        open_run(objects, DiskFiles(tmp_path), "p", "r2", settings)
+    beat.stop()
+    open_run(objects, DiskFiles(tmp_path), "p", "r3", QUICK).close()
+
+
 def test_a_run_whose_process_is_gone_is_taken_over_at_once(objects: MemoryObjects, files: MemoryFiles) -> None:
     gone = liveness.this_process()
     gone = Process(host=gone.host, boot=gone.boot, pid_namespace=gone.pid_namespace, pid=gone.pid, started="1")

@@ -309,6 +309,14 @@ def test_pending_rows_of_a_stream_that_is_not_named_wait_too(story: Story) -> No
     assert sum(path.startswith("b/") for path in story.files.visible) == 1
 
 
+def test_boundary_rows_outlast_commits_of_other_streams(story: Story) -> None:
+    """They belong to the position, however many commits repeat it."""
+    boundary = Boundary(column="key", value="2", rows={"x": 1})
+    commits = ({"a": [1]}, at(a=1)), ({"a": [2]}, at(a=2)), ({"b": [1]}, at(a=2, b=1))
+    story.run(None, *commits, boundary=boundary)
+    assert story.decide(at(a=2, b=1)).boundary == boundary
+
+
 def test_boundary_rows_outlast_a_run_that_passes_the_stream_by(story: Story) -> None:
     """Found by the model: another stream's commit must not forget them."""
     boundary = Boundary(column="key", value="1", rows={"x": 1})

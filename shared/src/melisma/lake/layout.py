@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ __all__ = [
     "HIVE_NULL",
     "FileName",
     "check_pipeline",
+    "default_pipeline",
     "meta_dir",
     "new_run_id",
     "parse_file_name",
@@ -95,6 +97,25 @@ def check_pipeline(name: str, *, setting: str = "pipeline") -> str:
         fix = "Use 1 to 64 letters, digits, '_', '.' and '-', the first a letter or digit"
         raise ConfigError(setting, "cannot be part of a file name", fix)
     return name
+
+
+def default_pipeline(environment: Mapping[str, str]) -> str:
+    """The pipeline of a target whose configuration names none.
+
+    Under `meltano run` each extractor is one, in each Meltano environment: two taps in one pipeline would take their
+    STATEs for each other's. Meltano tells a loader of its extractor in MELTANO_EXTRACTOR_NAME.
+
+    Args:
+        environment: the process's environment variables.
+    """
+    extractor = environment.get("MELTANO_EXTRACTOR_NAME")
+    if not extractor:
+        return DEFAULT_PIPELINE
+    name = "-".join(part for part in (environment.get("MELTANO_ENVIRONMENT"), extractor) if part)
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    if _PIPELINE.fullmatch(safe) and safe == name and name != "streams":
+        return name
+    return f"meltano-{safe[:39]}-{hashlib.sha256(_utf8(name)).hexdigest()[:16]}"
 
 
 def new_run_id(now: datetime | None = None) -> str:

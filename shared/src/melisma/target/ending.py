@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from melisma.arrow.types import ColumnType
 from melisma.arrow.values import Misfit, Unknown, reader
 from melisma.errors import MelismaError, printable
-from melisma.wire.position import bookmarks, has_progress_markers, load_state, positions
+from melisma.wire.position import bookmarks, has_progress_markers, load_state
 
 if TYPE_CHECKING:
     from melisma.target.sink import ArrowSink
@@ -61,20 +61,33 @@ def refuse_cut_tail(
         if sink.replication_key is None or sink.tail_key is None:
             continue
         bookmark = known.get(stream)
-        # A stream that a map has renamed stands in the STATE under a name that is no stream's here: then in doubt.
-        stands = "bookmarks" not in value or stream in positions(value).streams
+        # An empty bookmark is singer-sdk's word for a full table. A stream that a map has renamed stands in the STATE
+        # under a name that is no stream's here: then in doubt.
+        stands = "bookmarks" not in value or stream in known
         if not stands and known.keys() <= set(streams) and not trust_eof:
+            key = printable(sink.replication_key)
             raise TapDied(
                 stream,
-                f'its bookmark property is "{printable(sink.replication_key)}", but the last STATE says nothing of it',
+                f'its SCHEMA names the bookmark property "{key}", and no STATE says anything of it after its rows',
                 "; if this tap ends so, set trust_eof to true",
             )
-        if isinstance(bookmark, dict) and _beyond(sink, _bookmark_value(bookmark, sink.replication_key)):
+        covered = _covered(bookmark, sink.replication_key)
+        if covered and all(_beyond(sink, each) for each in covered):
             raise TapDied(stream, "the last rows lie beyond the bookmark of the last STATE")
 
 
+def _covered(bookmark: Any, key: str) -> list[Any]:
+    """The highest keys that a bookmark covers, one for each partition that it has; none if it does not say."""
+    if not isinstance(bookmark, dict):
+        return []
+    partitions = bookmark.get("partitions")
+    parts = [part for part in partitions if isinstance(part, dict)] if isinstance(partitions, list) else []
+    values = [_bookmark_value(part, key) for part in [bookmark, *parts]]
+    return [value for value in values if value is not None]
+
+
 def _bookmark_value(bookmark: dict[str, Any], key: str) -> Any:
-    """The highest key that a bookmark covers: in singer-sdk's form, or in singer-python's; None if it does not say."""
+    """In singer-sdk's form, or in singer-python's; None if it does not say."""
     if "replication_key_value" not in bookmark:
         return bookmark.get(key)
     return bookmark["replication_key_value"] if bookmark.get("replication_key") in (None, key) else None
@@ -82,8 +95,6 @@ def _bookmark_value(bookmark: dict[str, Any], key: str) -> Any:
 
 def _beyond(sink: ArrowSink, value: Any) -> bool:
     """Whether the highest replication key of the tail lies beyond a bookmark's value; in doubt not."""
-    if value is None:
-        return False
     column = next(each.type for each in sink.columns.fields if each.name == sink.replication_key)
     bookmark = _as_key(column, value)
     try:

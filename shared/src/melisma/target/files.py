@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -85,6 +86,13 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         return WriteBudget(max_open_files=int(self.config.get("max_open_files", 64)))
 
     @property
+    def pipeline(self) -> str:
+        """Whose data this is."""
+        from melisma.lake.layout import default_pipeline
+
+        return self.config.get("pipeline") or default_pipeline(os.environ)
+
+    @property
     def lake(self) -> FileLake:
         """The destination."""
         from melisma.lake.lake import FileLake
@@ -102,7 +110,7 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         key_bytes = int(self.config.get("merge_memory_mb", 256) * MEGABYTE) // _PER_KEY_BYTE
         return FileLake(
             self._open_store(),
-            self.config.get("pipeline", "default"),
+            self.pipeline,
             Settings(on_rewind=self.config.get("on_rewind", "append")),
             key_bytes=max(1, key_bytes),
         )
@@ -112,7 +120,7 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         from melisma.lake.redelivery import RedeliveryLake
         from melisma.target.redelivery import redeliver
 
-        lake = RedeliveryLake(self._open_store(), self.config.get("pipeline", "default"))
+        lake = RedeliveryLake(self._open_store(), self.pipeline)
         self._destination = lake
         try:
             lake.recover()
@@ -243,11 +251,11 @@ FILE_SETTINGS = th.PropertiesList(
     th.Property(
         "pipeline",
         th.StringType,
-        default="default",
         title="Pipeline",
         description=(
-            "Whose data this is. Runs of one pipeline follow one another and own their files; pipelines that write "
-            "to one lake need different names. Letters, digits, dots and underscores."
+            "Whose data this is: one tap's, with one STATE. Runs of one pipeline follow one another and own their "
+            "files; taps that load one lake need pipelines of different names. Letters, digits, dots, dashes and "
+            "underscores. By default `default`, and under `meltano run` <environment>-<extractor>."
         ),
     ),
     th.Property(

@@ -23,6 +23,10 @@ COMPRESSIONS = ("infer", "none", "gzip", "zstd", "zip")
 
 _ENDINGS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".zip": "zip"}
 _BLOCK = 1 << 20
+LARGEST_WINDOW = 1 << 31
+"""What a zstd frame may ask for ("zstd --long=31"); zstd's own default refuses more than 2^27."""
+
+_ZSTD_INPUT = 1 << 12  # four bytes may unpack to 128 KiB, and what is read at once unpacks at once
 _FIX = "Fetch or write the file again"
 
 
@@ -32,7 +36,7 @@ def infer(name: str) -> str:
     return next((codec for ending, codec in _ENDINGS.items() if lower.endswith(ending)), "none")
 
 
-def open_decoded(raw: BinaryIO, compression: str, name: str, where: str) -> BinaryIO:
+def open_decoded(raw: BinaryIO, compression: str, name: str, where: str, *, window: int = LARGEST_WINDOW) -> BinaryIO:
     """Read `raw` decompressed; closing the result closes `raw`.
 
     Args:
@@ -40,6 +44,7 @@ def open_decoded(raw: BinaryIO, compression: str, name: str, where: str) -> Bina
         compression: one of COMPRESSIONS.
         name: the file's name, for `infer`.
         where: the file as messages name it.
+        window: the most memory that a zstd frame may ask for, in bytes.
 
     Raises:
         ConfigError: `compression` is not known.
@@ -55,7 +60,7 @@ def open_decoded(raw: BinaryIO, compression: str, name: str, where: str) -> Bina
         if codec == "gzip":
             decoded: Any = gzip.GzipFile(fileobj=raw, mode="rb")
         elif codec == "zstd":
-            decoded = _ZstdFrames(raw)
+            decoded = _ZstdFrames(raw, window)
         else:
             decoded = _only_member(raw, where)
     except BaseException:
@@ -98,10 +103,9 @@ class _ZstdFrames(io.RawIOBase):
     zstandard's own reader ends quietly in the middle of a cut-off frame; this one raises EOFError.
     """
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, window: int) -> None:
         self._raw = raw
-        # A frame may ask for a window of up to 2^31 bytes ("zstd --long=31"); zstd's default refuses over 2^27.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
         self._frame: Any = None
         self._pending = memoryview(b"")
 
@@ -114,7 +118,7 @@ class _ZstdFrames(io.RawIOBase):
             data = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
             if self._frame is not None and self._frame.eof:
                 self._frame = None
-            data = data or self._raw.read(_BLOCK // 8)
+            data = data or self._raw.read(_ZSTD_INPUT)
             if not data:
                 if self._frame is not None:
                     raise EOFError

@@ -67,20 +67,23 @@ class BatchOutput:
     def __exit__(self, failed: type[BaseException] | None, *rest: object) -> None:
         self._place.close(failed)
 
-    def add(self, batch: pa.RecordBatch) -> bool:
-        """Take rows; whether a file was written, which may hold some of them."""
-        written = self.files
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take rows, and write those that fill a file.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
         if self._rows and batch.schema != self._rows[0].schema:
             self.flush()
         most = self._settings.batch_size
         while most is not None and self._count + batch.num_rows >= most:
-            self._hold(batch.slice(0, most - self._count))
-            batch = batch.slice(most - self._count) if self._count < most else batch.slice(batch.num_rows)
+            fitting = most - self._count
+            self._hold(batch.slice(0, fitting))
             self.flush()
+            batch = batch.slice(fitting)
         self._hold(batch)
         if most is None and self._bytes >= 2 * _FILE_BYTES:  # a position to end it at may be far
             self.flush()
-        return self.files > written
 
     def wants_state(self, state_size: int) -> bool:
         """Whether, at this position, what was gathered should be written and a STATE be sent.

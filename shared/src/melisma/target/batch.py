@@ -147,6 +147,7 @@ class Batches:
                 validate=self._config.get("validate_records", True),
                 on_unknown_field=self._config.get("on_unknown_field", "warn"),
                 ignored=METADATA_COLUMNS,
+                envelope=sink.include_sdc_metadata_properties,
             )
             known = self._decoders[id(sink)] = (sink, decoder)
         return known[1]

@@ -46,9 +46,19 @@ class ColumnDecoder:
         validate: hold the schema's constraints.
         on_unknown_field: see `RunDecoder`.
         ignored: top-level columns that are passed over in silence.
+        envelope: whether `time_extracted` and `version` are wanted.
     """
 
-    def __init__(self, decoder: RunDecoder, *, validate: bool, on_unknown_field: str, ignored: frozenset[str]) -> None:
+    def __init__(
+        self,
+        decoder: RunDecoder,
+        *,
+        validate: bool,
+        on_unknown_field: str,
+        ignored: frozenset[str] = frozenset(),
+        envelope: bool = False,
+    ) -> None:
+        self._envelope = envelope
         self._decoder, self._schema = decoder, decoder.schema
         self._validate, self._unknown, self._ignored = validate, on_unknown_field, ignored
         self._by_json: dict[tuple[str, ...], RunDecoder] = {}
@@ -100,7 +110,8 @@ class ColumnDecoder:
         ordered = [arrays[each.name] for each in self._schema.fields]
         decoded = Decoded(pa.RecordBatch.from_arrays(ordered, schema=self._schema.arrow), unknown=unknown)
         decoded.bad = sorted(bad.items())
-        decoded.extracted, decoded.versions = wrapping.columns(decoded.batch.num_rows)
+        if self._envelope:
+            decoded.extracted, decoded.versions = wrapping.columns(decoded.batch.num_rows)
         self._decoder.hold(decoded, lines, kept)
         return decoded
 

@@ -135,6 +135,8 @@ class BatchFiles:
             raise _bad(
                 batch, name, "is not there", "Run the tap again; its files must stay until they are read"
             ) from None
+        except IsADirectoryError:
+            raise _bad(batch, name, "is not a file", "Mend the tap") from None
         except OSError as error:
             raise _bad(batch, name, f"cannot be read: {error.strerror}", "Grant this user access to it") from None
         found = os.fstat(file.fileno())

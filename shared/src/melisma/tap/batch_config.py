@@ -13,35 +13,59 @@ __all__ = ["BATCH_CONFIG", "BatchSettings"]
 
 _MEGABYTE = 1 << 20
 
-BATCH_CONFIG: dict[str, Any] = {
-    "type": ["object", "null"],
-    "title": "Batch Configuration",
-    "description": (
-        "Send records as BATCH messages, which name files, instead of as RECORD messages: encoding.format (jsonl, "
-        "parquet, arrow) and encoding.compression (gzip, zstd, none); storage.root and storage.prefix, without which "
-        "the files go through a private folder to a target of melisma on this machine; batch_size (most records in a "
-        "file); max_unread_mb (what may lie in the private folder). See docs/batch.md."
-    ),
-    "properties": {
-        "encoding": {
-            "type": ["object", "null"],
-            "properties": {
-                "format": {"type": ["string", "null"], "enum": [*FORMATS, None]},
-                "compression": {"type": ["string", "null"], "enum": [*COMPRESSIONS, None]},
+
+def _setting(kinds: str, title: str, description: str, **more: Any) -> dict[str, Any]:
+    return {"type": [kinds, "null"], "title": title, "description": description, **more}
+
+
+BATCH_CONFIG: dict[str, Any] = _setting(
+    "object",
+    "Batch Configuration",
+    "Send records as BATCH messages, which name files that hold them; see docs/batch.md.",
+    properties={
+        "encoding": _setting(
+            "object",
+            "Batch Encoding",
+            "How the files are written.",
+            properties={
+                "format": _setting(
+                    "string",
+                    "Batch Format",
+                    "jsonl and parquet for any target that takes BATCH, arrow (IPC) for targets of melisma.",
+                    enum=[*FORMATS, None],
+                ),
+                "compression": _setting(
+                    "string",
+                    "Batch Compression",
+                    "gzip by default for jsonl, none for the others; no gzip for arrow.",
+                    enum=[*COMPRESSIONS, None],
+                ),
             },
-        },
-        "storage": {
-            "type": ["object", "null"],
-            "properties": {
-                "root": {"type": ["string", "null"]},
-                "prefix": {"type": ["string", "null"]},
-                "params": {"type": ["object", "null"]},
+        ),
+        "storage": _setting(
+            "object",
+            "Batch Storage",
+            "Where the files go, and stay. Without it they go through a private folder to a target of melisma on this "
+            "machine, which removes them.",
+            properties={
+                "root": _setting("string", "Batch Storage Root", "A folder: a path, or a URL."),
+                "prefix": _setting("string", "Batch Storage Prefix", "How the files' names begin."),
+                "params": _setting(
+                    "object", "Batch Storage Parameters", "What the root's file system (fsspec) is opened with."
+                ),
             },
-        },
-        "batch_size": {"type": ["integer", "null"], "minimum": 1},
-        "max_unread_mb": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        ),
+        "batch_size": _setting(
+            "integer", "Batch Size", "The most records in a file. By default a file has about 16 MiB.", minimum=1
+        ),
+        "max_unread_mb": _setting(
+            "number",
+            "Max Unread",
+            "How much may lie in the private folder before the tap waits for the target, in MiB; 128 by default.",
+            exclusiveMinimum=0,
+        ),
     },
-}
+)
 
 _DEFAULT_COMPRESSION = {"jsonl": "gzip", "parquet": "none", "arrow": "none"}
 

@@ -63,11 +63,9 @@ class Batches:
 
     def __init__(self, target: ArrowTarget) -> None:
         self._config = target.config
-        storage = self._config.get("batch_config", {}).get("storage", {})
-        roots = [*self._config.get("batch_roots", ()), *([storage["root"]] if storage.get("root") else [])]
         self._most_bytes = int(self._config.get("max_batch_file_mb", 2048) * _MEGABYTE)
         self._files = BatchFiles(
-            roots,
+            self._config.get("batch_roots", ()),
             self._config.get("storage_options"),
             distribution=target.package_name or target.name,
             most_bytes=self._most_bytes,

@@ -340,7 +340,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         properties = config_jsonschema["properties"]
         for name, setting in TARGET_SETTINGS.to_dict()["properties"].items():
             properties.setdefault(name, setting)
+        own = "batch_config" in properties
         super().append_builtin_config(config_jsonschema)
+        if not own:
+            del properties["batch_config"]  # how a tap writes files; what a target may read is `batch_roots`
 
 
 class _Reader(GenericSingerReader[bytes]):

@@ -210,7 +210,7 @@ CASES = [
     ),
     refused(
         "batch",
-        "a BATCH message",
+        "a BATCH message that names a file outside the folders that may be read",
         line(
             {
                 "type": "BATCH",
@@ -219,14 +219,46 @@ CASES = [
                 "manifest": [f"file:///{PRIVATE}"],
             }
         ),
-        "BATCH",
+        "batch_roots",
         as_executable=True,
     ),
     refused(
         "batch-unknown-stream",
         "a BATCH message of a stream without a SCHEMA",
-        line({"type": "BATCH", "stream": "t", "manifest": [f"https://example.com/{PRIVATE}"]}),
-        "BATCH",
+        line(
+            {
+                "type": "BATCH",
+                "stream": "t",
+                "encoding": {"format": "jsonl"},
+                "manifest": [f"https://example.com/{PRIVATE}"],
+            }
+        ),
+        "before the SCHEMA",
+    ),
+    refused(
+        "batch-url",
+        "a BATCH message that names a URL",
+        line(
+            {
+                "type": "BATCH",
+                "stream": STREAM,
+                "encoding": {"format": "parquet"},
+                "manifest": [f"https://example.com/{PRIVATE}"],
+            }
+        ),
+        "batch_roots",
+    ),
+    refused(
+        "batch-encoding",
+        "a BATCH message whose encoding is not known",
+        line({"type": "BATCH", "stream": STREAM, "encoding": {"format": "avro"}, "manifest": []}),
+        "jsonl, parquet, arrow",
+    ),
+    refused(
+        "batch-manifest",
+        "a BATCH message without a manifest",
+        line({"type": "BATCH", "stream": STREAM, "encoding": {"format": "jsonl"}}),
+        "manifest",
     ),
     accepted(
         "activate-version",

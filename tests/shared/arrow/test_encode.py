@@ -205,7 +205,10 @@ def test_slices_of_objects_within_objects(kind: pa.DataType, nulls: bool) -> Non
 def test_no_columns_still_make_a_line_for_each_row() -> None:
     """A selection of nothing is so many empty records."""
     batch = pa.RecordBatch.from_struct_array(pa.array([{}, {}], pa.struct([])))
-    assert [json.loads(line)["record"] for line in bytes(RecordEncoder("s").encode(batch, NOW)).splitlines()] == [{}, {}]
+    assert [json.loads(line)["record"] for line in bytes(RecordEncoder("s").encode(batch, NOW)).splitlines()] == [
+        {},
+        {},
+    ]
 
 
 def test_a_time_that_json_cannot_say_is_an_error_with_the_column() -> None:

@@ -11,9 +11,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.ipc
 import pytest
 from singer_sdk.io_base import SingerReader
 
+from melisma.errors import ConfigError
 from melisma.tap import ArrowStream, ArrowTap, Progress
 
 SCHEMA: dict[str, Any] = {
@@ -235,3 +237,48 @@ def test_batch_files_hold_the_same_records(tmp_path: Any) -> None:
                 with gzip.open(uri.removeprefix("file://"), "rt", encoding="utf-8") as file:
                     found += [json.loads(line, parse_float=Decimal) for line in file]
     assert found == records(run(TapNumbers()))
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 13, 29, 30, 31, 1000])
+def test_batch_files_end_where_the_setting_says(size: int, tmp_path: Any) -> None:
+    """No file holds more than `batch_size` rows, all rows are there, and each STATE covers the files before it."""
+    config = {
+        "batch_config": {
+            "encoding": {"format": "arrow", "compression": "zstd"},
+            "storage": {"root": str(tmp_path)},
+            "batch_size": size,
+        }
+    }
+    seen: list[int] = []
+    for message in run(TapNumbers(config=config)):
+        if message["type"] == "BATCH":
+            assert message["encoding"] == {"format": "arrow", "compression": "zstd"}
+            [uri] = message["manifest"]
+            with pa.memory_map(uri.removeprefix("file://")) as file, pa.ipc.open_file(file) as reader:
+                found = reader.read_all().column("id").to_pylist()
+            assert 0 < len(found) <= size
+            seen += found
+        elif message["type"] == "STATE":
+            assert message["value"]["bookmarks"]["numbers"].get("done", 0) == len(seen)
+    assert seen == list(range(30))
+
+
+def test_mapped_records_are_sent_as_records(tmp_path: Any) -> None:
+    """With stream maps the records are RECORD messages: files would hold them as they were before."""
+    config = {
+        "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": str(tmp_path)}},
+        "stream_maps": {"numbers": {"id": "id", "__else__": None}},
+    }
+    messages = run(TapNumbers(config=config))
+    assert [each["record"] for each in messages if each["type"] == "RECORD"] == [{"id": n} for n in range(30)]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [({}, "batch_config.encoding.format"), ({"format": "arrow", "compression": "gzip"}, "Valid values: zstd, none")],
+)
+def test_a_batch_encoding_that_cannot_be_is_refused(encoding: dict[str, str], says: str) -> None:
+    """What does not go together is a fault of the configuration."""
+    with pytest.raises(ConfigError, match=says):
+        run(TapNumbers(config={"batch_config": {"encoding": encoding}}))

@@ -121,7 +121,7 @@ class RunDecoder:
             if found is None:
                 return self._by_row(run)
             decoded = Decoded(found.batch, found.extracted, found.versions, unknown=found.unknown, by_block=True)
-            self._hold(decoded, run.lines, None)
+            self.hold(decoded, run.lines, None)
             return decoded
         if self._parse is not None:
             try:
@@ -155,7 +155,7 @@ class RunDecoder:
             kept = [messages[row] for row in rows.kept]
             decoded.extracted = pa.array([_moment(each.time_extracted) for each in kept], TIMESTAMP)
             decoded.versions = pa.array([_version(each.version) for each in kept], pa.int64())
-        self._hold(decoded, lines, rows.kept)
+        self.hold(decoded, lines, rows.kept)
         return decoded
 
     def _by_row(self, run: Run) -> Decoded:
@@ -186,7 +186,7 @@ class RunDecoder:
         if self._envelope:
             decoded.extracted = _in_range(_single(table.column("time_extracted")))
             decoded.versions = _single(table.column("version"))
-        self._hold(decoded, run.lines, None)
+        self.hold(decoded, run.lines, None)
         return decoded
 
     def _columns(self, record: pa.StructArray, explicit: bool) -> pa.RecordBatch:
@@ -206,8 +206,14 @@ class RunDecoder:
         counts.pop(_CLOSED, None)
         return +counts
 
-    def _hold(self, decoded: Decoded, lines: Sequence[int], kept: list[int] | None) -> None:
-        """Take out what breaks a constraint."""
+    def hold(self, decoded: Decoded, lines: Sequence[int], kept: Sequence[int] | None) -> None:
+        """Take out what breaks a constraint.
+
+        Args:
+            decoded: changed in place.
+            lines: the line of each record that went into it.
+            kept: which of them each row is; None where all are there.
+        """
         faults = self._validator.faults(decoded.batch)
         if not faults:
             return

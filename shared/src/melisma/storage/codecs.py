@@ -19,6 +19,7 @@ __all__ = [
     "COMPRESSIONS",
     "ENDINGS",
     "EXTRA",
+    "LARGEST_WINDOW",
     "MAX_EXPANSION",
     "WRITABLE",
     "Codec",
@@ -35,6 +36,9 @@ EXTRA = "codecs"
 
 MAX_EXPANSION = 1000
 """How many times its stored size a file may have when it is decompressed; checked once it is over 1 GiB."""
+
+LARGEST_WINDOW = 1 << 31
+"""What a zstd frame may ask for ("zstd --long=31"); by itself zstd refuses windows over 2^27."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ def open_decoded(
     where: str,
     *,
     max_expansion: int = MAX_EXPANSION,
+    window: int = LARGEST_WINDOW,
     distribution: str = "melisma",
 ) -> BinaryIO:
     """Read `raw` decompressed, as a buffered stream; closing the result closes `raw`. Memory is flat.
@@ -141,6 +146,7 @@ def open_decoded(
         name: the file's name, for `infer`.
         where: the file as messages name it.
         max_expansion: see MAX_EXPANSION; 0 for no limit.
+        window: the most memory that a zstd frame may ask for, in bytes; a power of two.
         distribution: what a missing extra is to be installed with.
 
     Raises:
@@ -158,7 +164,7 @@ def open_decoded(
         try:
             from melisma.storage.decoding import decoded
 
-            return decoded(raw, codec, where, max_expansion)
+            return decoded(raw, codec, where, max_expansion, window)
         except ImportError:
             raise MissingExtra(f"reading {codec} files", distribution, EXTRA) from None
     except BaseException:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, cast
 
 from melisma.errors import BadFile, MelismaError
-from melisma.storage.codecs import CODECS
+from melisma.storage.codecs import CODECS, LARGEST_WINDOW
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,16 +28,15 @@ __all__ = ["decoded"]
 _PIECE = 128 << 10  # bytes that are read at a time, and to which the place of damage is known
 _OUTPUT = 1 << 20  # bytes that are decompressed at a time
 _FREE_EXPANSION = 1 << 30  # bytes up to which the limit does not count: small files may expand as they like
-_WINDOW_LOG = 31  # "zstd --long=31"; by itself zstd refuses windows over 2^27
 _FIX = "Fetch or write the file again"
 
 
-def decoded(raw: BinaryIO, codec: str, where: str, max_expansion: int) -> BinaryIO:
+def decoded(raw: BinaryIO, codec: str, where: str, max_expansion: int, window: int = LARGEST_WINDOW) -> BinaryIO:
     """See `codecs.open_decoded`; `codec` is one of CODECS, and `raw` is left open if this fails."""
     limit = _Limit(max_expansion, where)
     if codec == "zip":
         return io.BufferedReader(_Member(raw, where, limit), _OUTPUT)
-    return io.BufferedReader(_Stream(raw, codec, where, limit), _OUTPUT)
+    return io.BufferedReader(_Stream(raw, codec, where, limit, window), _OUTPUT)
 
 
 class _Limit:
@@ -76,9 +75,9 @@ class _Decoder(Protocol):
 class _Stream(io.RawIOBase):
     """The members or frames of a file, decompressed one after the other."""
 
-    def __init__(self, raw: BinaryIO, codec: str, where: str, limit: _Limit) -> None:
+    def __init__(self, raw: BinaryIO, codec: str, where: str, limit: _Limit, window: int) -> None:
         self._raw, self._codec, self._where, self._limit = raw, codec, where, limit
-        self._new = _decoders(codec)
+        self._new = _decoders(codec, window)
         self._decoder: _Decoder | None = None
         self._piece = b""  # read, but given to no decoder yet
         self._stored = 0  # bytes of the file that were read
@@ -163,7 +162,7 @@ class _Stream(io.RawIOBase):
         return bool(self._piece)
 
 
-def _decoders(codec: str) -> Callable[[], _Decoder]:
+def _decoders(codec: str, window: int) -> Callable[[], _Decoder]:
     """What makes the decoder of a file's next member or frame.
 
     Raises:
@@ -173,7 +172,7 @@ def _decoders(codec: str) -> Callable[[], _Decoder]:
         case "gzip":
             return _Gzip
         case "zstd":
-            options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
+            options = {int(zstd.DecompressionParameter.window_log_max): window.bit_length() - 1}
             return lambda: zstd.ZstdDecompressor(options=options)
         case "bz2":
             return bz2.BZ2Decompressor

@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from singer_sdk import Stream
+from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, StorageTarget
 from singer_sdk.helpers._util import utc_now
 from singer_sdk.mapper import SameRecordTransform
 
+from melisma.tap.batch_config import BatchSettings
 from melisma.tap.catalog import WholeSchema
 from melisma.tap.output import AnnouncedSchema
 from melisma.tap.selection import Selection
@@ -23,7 +25,6 @@ from melisma.wire.output import protocol_output
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from singer_sdk.helpers._batch import BatchConfig
     from singer_sdk.singerlib import CatalogEntry
 
     from melisma.arrow.encode import RecordEncoder
@@ -57,7 +58,7 @@ class ArrowStream(Stream, abc.ABC):
 
     Write `read_batches`. Records go out as whole blocks encoded from Arrow; through singer-sdk's own path, one
     record at a time with the same values, where it has work to do on records: custom stream maps, flattening, child
-    streams, partitions, `post_process`, and BATCH files.
+    streams, partitions and `post_process`. With `batch_config` they go out as files (`melisma.tap.batch`).
     """
 
     _tap: ArrowTap
@@ -126,8 +127,25 @@ class ArrowStream(Stream, abc.ABC):
         if write_messages and self.selected:
             self._end_with_state()
 
+    def get_batch_config(self, config: Mapping[str, Any]) -> BatchConfig | None:
+        """None where records have to be looked at one by one: singer-sdk's files would hold them as they were before.
+
+        Raises:
+            ConfigError: the parts of `batch_config` do not go together.
+        """
+        if not config.get("batch_config") or not self.selected:
+            return None
+        if not self._plain_records():
+            self.logger.info('stream "%s": its records are mapped, so they are sent as RECORD messages', self.name)
+            return None
+        settings = BatchSettings.read(config["batch_config"])
+        return BatchConfig(
+            BaseBatchFileEncoding(settings.format, settings.compression), StorageTarget(settings.root or "")
+        )
+
     def _sync_batches(self, batch_config: BatchConfig, context: Context | None = None) -> None:
-        super()._sync_batches(batch_config, context)
+        del batch_config, context
+        self._sync_files(BatchSettings.read(self.config["batch_config"]))
         self._end_with_state()
 
     def _end_with_state(self) -> None:
@@ -209,13 +227,55 @@ class ArrowStream(Stream, abc.ABC):
             self._settle()
             self._finalize_state(self.stream_state)
             self.state_manager.is_flushed = True  # `_sync_records` writes the last STATE itself
-        for column, count in encoder.not_finite.items():
+        self._warn_not_finite(encoder.not_finite)
+
+    def _warn_not_finite(self, counts: Mapping[str, int]) -> None:
+        for column, count in counts.items():
             self.logger.warning(
                 'stream "%s", column "%s": %d values that JSON has no number for (NaN or infinity) were sent as null',
                 self.name,
                 column,
                 count,
             )
+
+    def _sync_files(self, settings: BatchSettings) -> None:
+        """The block path with BATCH messages in place of RECORD messages."""
+        from melisma.tap.batch import BatchOutput
+
+        if self.replication_key:
+            self._write_starting_replication_value(None)
+        alias, rows, limit = self.stream_maps[0].stream_alias, 0, self.ABORT_AT_RECORD_COUNT
+        position: Progress | None = None  # whose rows are all gathered, but perhaps not written
+        with (
+            BatchOutput(self._tap.name, alias, settings, self._stream_version) as files,
+            self.get_batch_counter() as batches,
+            self.get_record_counter() as counter,
+            self.get_sync_timer(),
+        ):
+            for item in self.read_batches(None):
+                if isinstance(item, Progress):
+                    position = item
+                    if files.wants_state(self._tap.state_writer.last_size):
+                        files.flush()
+                        files.state_sent()
+                        self._take(position)
+                        self._write_state_message()
+                    continue
+                chosen = item if limit is None else item.slice(0, max(limit - rows, 0))
+                files.add(self._selection.apply(chosen))
+                rows += chosen.num_rows
+                counter.increment(chosen.num_rows)
+                if chosen.num_rows < item.num_rows:
+                    files.flush()
+                    self._check_max_record_limit(rows)
+            files.flush()
+            batches.increment(files.files)
+            if position is not None:
+                self._take(position)
+            self._settle()
+            self._finalize_state(self.stream_state)
+            self.state_manager.is_flushed = True  # `_end_with_state` writes the last STATE
+        self._warn_not_finite(files.not_finite)
 
     def _write_block(self, block: pa.RecordBatch, encoder: RecordEncoder, before: int, due: _StateClock) -> int:
         """Write the block's rows, of which `before` came earlier; stops the sync at its record limit."""

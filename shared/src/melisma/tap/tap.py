@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import PurePath
 from types import FrameType
 from typing import Any
 
 import click
 from singer_sdk import Tap
+from singer_sdk.helpers.capabilities import PluginCapabilities
 from singer_sdk.singerlib import Catalog
 
 from melisma.cli import MelismaCommand
 from melisma.config import CheckedConfig
 from melisma.errors import Interrupted
+from melisma.tap.batch_config import BATCH_CONFIG
 from melisma.tap.catalog import read_catalog
 from melisma.tap.output import MessageWriter, RepeatableStateWriter
 from melisma.wire.output import claim_stdout, protocol_output
@@ -51,6 +54,13 @@ class ArrowTap(CheckedConfig, Tap):
     def state_writer(self) -> RepeatableStateWriter:
         """What all STATE messages of this tap go through."""
         return self._state_writer
+
+    @classmethod
+    def append_builtin_config(cls, config_jsonschema: dict[str, Any]) -> None:
+        """As singer-sdk does, with more forms of BATCH files."""
+        if PluginCapabilities.BATCH in cls.capabilities:
+            config_jsonschema["properties"].setdefault("batch_config", copy.deepcopy(BATCH_CONFIG))
+        super().append_builtin_config(config_jsonschema)
 
     def run_discovery(self) -> str:
         """Write the catalog to the protocol output and return it."""

@@ -241,6 +241,11 @@ class RowVersions:
                 self._newest[run.stream] = versions[start]
                 start = index
 
+    def changes(self, stream: str, version: int | None) -> bool:
+        """Take the version of rows that come at once: whether it is another than that of the stream's rows before."""
+        known, self._newest[stream] = self._newest.get(stream), version
+        return known != version
+
     def _version(self, line: bytes) -> int | None:
         try:
             found = self._decode(line).version

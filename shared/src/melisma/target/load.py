@@ -21,6 +21,7 @@ from melisma.lake.records import RowCounts
 from melisma.target.ending import refuse_cut_tail
 from melisma.target.generations import RowVersions, activate, finish
 from melisma.target.window import State, Window
+from melisma.wire.batch import Batch, read_batch
 from melisma.wire.framing import Framer, Run
 from melisma.wire.messages import Message, announces_state, envelope, state_text
 from melisma.wire.position import has_progress_markers, load_state
@@ -28,6 +29,7 @@ from melisma.wire.position import has_progress_markers, load_state
 if TYPE_CHECKING:
     from melisma.arrow.decode import Decoded
     from melisma.target.bad_records import BadRecords
+    from melisma.target.batch import Batches
     from melisma.target.route import Route
     from melisma.target.sink import ArrowSink, PendingRows
     from melisma.target.tally import Tally
@@ -90,6 +92,7 @@ class Load:
         logger: for warnings and the summary.
         commit_seconds: how old uncommitted rows may be when a STATE comes, before they are committed under it.
         bad: what becomes of bad records.
+        batches: reads the files of BATCH messages.
         sync_started_at: for the `_sdc_*` columns, milliseconds since 1970.
         trust_eof: the end of the input is evidence enough that a generation is whole.
         clock: monotonic seconds.
@@ -104,12 +107,13 @@ class Load:
         *,
         commit_seconds: float,
         bad: BadRecords,
+        batches: Batches,
         sync_started_at: int,
         trust_eof: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._streams, self._destination, self._output, self._log = streams, destination, output, logger
-        self._commit_seconds, self.bad = commit_seconds, bad
+        self._commit_seconds, self.bad, self.batches = commit_seconds, bad, batches
         self._sync_started_at, self._trust_eof, self._clock = sync_started_at, trust_eof, clock
         self._framer = Framer()
         self._versions = RowVersions()
@@ -247,15 +251,37 @@ class Load:
                 for warning in activate(message, self._routes, self._commit):
                     self._warn(warning, message.type, warning)
             case "BATCH":
-                raise BadMessage(
-                    "a BATCH message, which this version does not read",
-                    line=message.line,
-                    fix="Take batch_config out of the tap's configuration",
-                )
+                self._flush()
+                self._take_batch(read_batch(message))
             case _:
                 self._warn(
                     f'messages of type "{printable(message.type, 40)}" are not known and are passed over', message.type
                 )
+
+    def _take_batch(self, batch: Batch) -> None:
+        """Write the rows of a BATCH message's files. Until the next STATE they are tail rows, as any others."""
+        route = self._routes.get(batch.stream)
+        if route is None:
+            raise BadMessage(
+                "a BATCH message comes before the SCHEMA of its stream", line=batch.line, fix="Mend the tap"
+            )
+        if self._versions.changes(batch.stream, batch.version):
+            for sink in route.sinks:
+                sink.begin(batch.version)
+        metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
+        for piece in self.batches.read(batch, route):
+            self.counts["RECORD"] += piece.rows
+            noted = [(sink.stream_name, decoded) for sink, decoded, _ in piece.results]
+            rows: list[PendingRows] = []
+            for sink, decoded, lines in piece.results:
+                letters = self.bad.letters(decoded, piece.run(), metadata.received_at) if decoded.bad else []
+                rows.append(sink.take(decoded, lines, 0, metadata, letters))
+            fault = self.bad.fault([decoded for _, decoded in noted])
+            if fault is not None:
+                raise fault
+            self._note(noted)
+            for each in rows:
+                each.write_tail()
 
     def _start(self, *, announces: bool = False) -> None:
         if not self._started:
@@ -320,11 +346,7 @@ class Load:
             faults.append(bad)
         if faults:
             return min(faults, key=lambda error: error.line or 0)
-        for stream, decoded in noted:
-            self._note_unknown(stream, decoded.unknown)
-            self.bad.note(decoded)
-            for column, count in decoded.discarded.items():
-                self.discarded[stream, column] += count
+        self._note(noted)
         if state is not None:
             for each in rows:
                 each.write_settled()
@@ -385,6 +407,13 @@ class Load:
             if id(sink) not in seen:
                 seen.add(id(sink))
                 yield sink
+
+    def _note(self, found: Sequence[tuple[str, Decoded]]) -> None:
+        for stream, decoded in found:
+            self._note_unknown(stream, decoded.unknown)
+            self.bad.note(decoded)
+            for column, count in decoded.discarded.items():
+                self.discarded[stream, column] += count
 
     def _note_unknown(self, stream: str, unknown: Counter[str]) -> None:
         for name, count in sorted(unknown.items()):

@@ -57,6 +57,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
         PluginCapabilities.ACTIVATE_VERSION,
+        PluginCapabilities.BATCH,
         TargetCapabilities.HARD_DELETE,
         TargetCapabilities.VALIDATE_RECORDS,
     ]
@@ -132,6 +133,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             Interrupted: a signal came; likewise.
         """
         from melisma.target.bad_records import BadRecords
+        from melisma.target.batch import Batches
         from melisma.target.load import Load
         from melisma.target.progress import Progress
 
@@ -143,6 +145,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             self.logger,
             commit_seconds=60 * float(self.config.get("commit_interval_minutes", 5)),
             bad=BadRecords(self.config.get("on_bad_record", "fail"), self.config.get("max_bad_records"), self.logger),
+            batches=Batches(self),
             sync_started_at=self.initialized_at,
             trust_eof=bool(self.config.get("trust_eof", False)),
         )
@@ -248,6 +251,8 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 load.abandon()
             raise
         finally:
+            if load is not None:
+                load.batches.leave()
             self.destination.close()
             self._destination = None
             for sink in self._sinks_active.values():
@@ -335,7 +340,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         properties = config_jsonschema["properties"]
         for name, setting in TARGET_SETTINGS.to_dict()["properties"].items():
             properties.setdefault(name, setting)
+        own = "batch_config" in properties
         super().append_builtin_config(config_jsonschema)
+        if not own:
+            del properties["batch_config"]  # how a tap writes files; what a target may read is `batch_roots`
 
 
 class _Reader(GenericSingerReader[bytes]):
@@ -398,6 +406,23 @@ TARGET_SETTINGS = th.PropertiesList(
         th.IntegerType(minimum=0),
         title="Max Bad Records",
         description="With more bad records than this the run ends with exit code 3. No limit by default.",
+    ),
+    th.Property(
+        "batch_roots",
+        th.ArrayType(th.StringType),
+        title="Batch Roots",
+        description=(
+            "Folders (paths or URLs) below which the files of BATCH messages may lie. Without it only files in the "
+            "private folder of a melisma tap on this machine are read; see docs/batch.md."
+        ),
+        examples=[["/data/batches"]],
+    ),
+    th.Property(
+        "max_batch_file_mb",
+        th.NumberType(exclusive_minimum=0),
+        default=2048,
+        title="Max Batch File",
+        description="The largest file of a BATCH message that is read, in MiB, as stored and as unpacked.",
     ),
     th.Property(
         "schema_contract",

@@ -15,13 +15,16 @@ BLOCK_BYTES = 512 * 1024
 """Enough that the cost of a call is lost in it, small enough to stay in a processor's cache (docs/performance.md)."""
 
 _PIPE_BYTES = 1024 * 1024
+_FEW_BYTES = 64 * 1024
+_BATCH = b'"BATCH"'
 _F_SETPIPE_SZ = 1031  # Linux fcntl(2); other systems keep their pipe's size
 
 
 class BlockReader:
     """Iterate over the input in blocks that end at a line's end.
 
-    A block is handed out when it is full, or when nothing more has come for `idle_seconds`. While nothing comes at
+    A block is handed out when it is full, when a few bytes have come with a BATCH message among them (its tap may wait
+    until its files are read), or when nothing more has come for `idle_seconds`. While nothing comes at
     all an empty block is handed out every `idle_seconds`, so that the caller can look at the clock. Only the last
     block may end without a newline: then the input was cut off, or its writer left the last newline out.
 
@@ -49,7 +52,9 @@ class BlockReader:
                 continue
             held.append(chunk)
             size += len(chunk)
-            if size >= self._block_bytes and (cut := chunk.rfind(b"\n") + 1):
+            if (size >= self._block_bytes or (len(chunk) < _FEW_BYTES and _BATCH in chunk)) and (
+                cut := chunk.rfind(b"\n") + 1
+            ):
                 held[-1] = chunk[:cut]
                 yield b"".join(held)
                 held, size = [chunk[cut:]], len(chunk) - cut

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol, cast
 
-__all__ = ["ProtocolOutput", "claim_stdout", "protocol_output"]
+__all__ = ["ProtocolOutput", "claim_stdout", "output_descriptor", "protocol_output"]
 
 
 class ProtocolOutput(Protocol):
@@ -25,12 +25,17 @@ class ProtocolOutput(Protocol):
         """Hand everything written so far to the reader."""
 
 
-_claimed: ProtocolOutput | None = None
+_claimed: _WholeWrites | None = None
 
 
 def protocol_output() -> ProtocolOutput:
     """The protocol's output: the claimed stdout, or whatever `sys.stdout` is now (a test's buffer)."""
     return _claimed if _claimed is not None else _TextOutput()
+
+
+def output_descriptor() -> int | None:
+    """The descriptor of the claimed stdout; None where nothing is claimed."""
+    return None if _claimed is None else _claimed.fileno()
 
 
 @contextlib.contextmanager
@@ -79,6 +84,9 @@ class _WholeWrites:
 
     def flush(self) -> None:
         self._raw.flush()
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
 
 
 class _TextOutput:

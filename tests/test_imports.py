@@ -37,10 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each part of the library may import besides itself. A new part is entered here on purpose."""
 
 LIGHT = ["melisma.errors", "melisma.config", "melisma.cli", "melisma.tap.tap", "melisma.target.target"]
-HEAVY = {"pyarrow", "arro3", "polars", "pandas", "duckdb", "numpy"}
+HEAVY = {"pyarrow", "arro3", "polars", "pandas", "duckdb"}
 """Libraries that take long to import: `--version` and `--help` must not pay for them.
 
-singer-sdk itself imports fsspec at its start, and its HTTP library zstandard; that is out of our hands.
+singer-sdk itself imports fsspec at its start, its HTTP library zstandard, and its joblib numpy where that is installed;
+that is out of our hands.
 """
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from avro_rows import read_avro
 from file_rows import read_arrow, read_csv, read_json_lines, read_msgpack
-from harness import Target, lines, record, schema, state
+from forking import ForkedTarget
+from harness import Message, Target, lines, record, schema, state
 
 from melisma.lake_cli.main import commands
 
@@ -54,11 +57,18 @@ EVERY = KINDS[:2]
 
 
 class Lake(Target):
-    """A lake of one kind of file."""
+    """A lake of one kind of file. What starts by `start` is the executable; `run` forks a process that has it."""
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
+    def __init__(self, folder: Path, kind: Kind, forked: ForkedTarget) -> None:
         super().__init__(folder, kind.executable)
-        self.kind = kind
+        self.kind, self._forked = kind, forked
+
+    def run(self, messages: Iterable[Message] | bytes, *arguments: str, **settings: Any) -> tuple[int, list[str], str]:
+        """Run it to its end: exit code, the lines on stdout, and stderr."""
+        data = messages if isinstance(messages, bytes) else lines(messages)
+        outcome = self._forked.run(self.folder, "--config", str(self.config(**settings)), *arguments, data=data)
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        return outcome.exit_code, outcome.stdout.decode().splitlines(), outcome.stderr
 
     def config(self, **settings: Any) -> Path:
         """A configuration file."""
@@ -87,10 +97,28 @@ class Lake(Target):
         return result.exit_code, result.stdout
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Callable[[str], ForkedTarget]]:
+    """A process for each executable, from which its runs are forked."""
+    plugins = {
+        "target-avro": "melisma_target_avro.target:TargetAvro",
+        "target-files": "melisma_target_files.target:TargetFiles",
+    }
+    with contextlib.ExitStack() as stack:
+        found: dict[str, ForkedTarget] = {}
+
+        def process(executable: str) -> ForkedTarget:
+            if executable not in found:
+                found[executable] = stack.enter_context(ForkedTarget(plugins[executable]))
+            return found[executable]
+
+        yield process
+
+
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+def lake(request: pytest.FixtureRequest, forked: Callable[[str], ForkedTarget], tmp_path: Path) -> Lake:
     """An empty lake of each kind."""
-    return Lake(tmp_path, request.param)
+    return Lake(tmp_path, request.param, forked(request.param.executable))
 
 
 def bookmark(number: int) -> dict[str, Any]:
@@ -152,6 +180,7 @@ def test_killed_and_run_again_from_the_committed_state_every_row_is_there_once(l
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("lake", EVERY, indirect=True, ids=lambda kind: kind.name)
 def test_a_signal_leaves_what_a_state_covers(lake: Lake, signum: int) -> None:
     """The rest is dropped, and the run after it brings it; the exit code says which signal it was."""
     with lake.start(commit_interval_minutes=0) as process:

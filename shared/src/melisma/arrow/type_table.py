@@ -108,6 +108,8 @@ How a Singer stream's JSON Schema becomes columns, and how the columns of a tap 
 both tables: lossless or an error, never a silent change. Where no column type holds every value that the schema
 allows, the column becomes *JSON text*: a string column that holds each value as JSON, exactly.
 
+How a column then stands in a file of each format is in [formats](formats.md#what-targets-write).
+
 ## From JSON Schema to columns
 
 Every column and member may hold null in the file. Null is allowed by the schema where `type`, `enum` or `const` names

@@ -16,10 +16,10 @@ PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melis
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test test-slow lint types docs bench bench-quick faults constraints clean
+.PHONY: help setup native demo services services-stop test test-slow lint types docs bench bench-quick faults constraints clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## Make .venv with every connector (editable) and the development tools; quick when up to date
 
@@ -34,6 +34,12 @@ native: $(STAMP) ## Build the optional native decoder (needs Rust)
 
 demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs
 	$(BIN)/python demo/run.py
+
+services: $(STAMP) ## Install and start the servers of the storage tests (S3, Azure, GCS, SFTP, HTTP); quick when up
+	$(BIN)/python tests/services start
+
+services-stop: $(STAMP) ## Stop them
+	$(BIN)/python tests/services stop
 
 test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)

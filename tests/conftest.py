@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ from urllib.parse import urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "services"))  # for `places`, what `make services` started
+from places import NotRunningError, Place, endpoint  # noqa: E402
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
@@ -206,13 +210,15 @@ class FaultyProxy:
             only after an answer was lost.
         times: how often it does either.
         spoiled: the requests that it spoiled.
+        seen: every request, with its headers (names in lower case).
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         self.lose: str = ""
         self.answer: tuple[str, int, bytes] | None = None
         self.times = 1
         self.spoiled: list[str] = []
+        self.seen: list[tuple[str, dict[str, str]]] = []
         place = urlsplit(target).netloc
         proxy = self
 
@@ -222,13 +228,15 @@ class FaultyProxy:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 request = f"{self.command} {self.path}"
+                proxy.seen.append((request, {name.lower(): value for name, value in self.headers.items()}))
                 hit = len(proxy.spoiled) < proxy.times
                 answers = proxy.answer is not None and (proxy.spoiled or not proxy.lose)
                 if hit and answers and proxy.answer and re.search(proxy.answer[0], request):
                     proxy.spoiled.append(request)
                     return self.reply(proxy.answer[1], [("x-amz-bucket-region", "eu-west-1")], proxy.answer[2])
                 connection = http.client.HTTPConnection(place, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                path = re.sub(r"^http://[^/]*", "", self.path)  # a proxy of the client's is asked with whole addresses
+                connection.request(self.command, path, body, dict(self.headers.items()))
                 response = connection.getresponse()
                 data = response.read()
                 connection.close()
@@ -261,7 +269,9 @@ class FaultyProxy:
                 """A client that went away is no error here."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -269,6 +279,46 @@ class FaultyProxy:
         """Listen no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+@pytest.fixture
+def new_proxy() -> Iterator[Callable[..., FaultyProxy]]:
+    """Makes a proxy before any server, with TLS if it is given."""
+    with contextlib.ExitStack() as stack:
+
+        def make(target: str, tls: ssl.SSLContext | None = None) -> FaultyProxy:
+            proxy = FaultyProxy(target, tls)
+            stack.callback(proxy.close)
+            return proxy
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def service() -> Callable[[str], str]:
+    """Gives the address of a server of `make services`; without it, skips the test, or fails it in CI."""
+
+    def find(name: str) -> str:
+        try:
+            return endpoint(name)
+        except NotRunningError as error:
+            if IN_CI:
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def new_place(service: Callable[[str], str]) -> Callable[[str], Place]:
+    """Makes an empty bucket or container on the server of a scheme."""
+
+    def make(scheme: str) -> Place:
+        place = Place(scheme, service(scheme))
+        place.create()
+        return place
+
+    return make
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from places import SERVICES
 
 from melisma.arrow.types import ColumnType, Field, Kind, StreamSchema
 from melisma.errors import ConfigError, MelismaError, StorageError
@@ -333,12 +334,17 @@ def test_names_that_cannot_be_told_apart_are_refused(root: Path, monkeypatch: py
         lake.stage("Orders", (), "parquet")
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", "moto", *SERVICES])
 def remote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
     """Opens one and the same place of an object store again and again, as several processes do."""
     if request.param == "memory":
         url = f"memory://{uuid.uuid4().hex}/lake"
         return lambda: open_store(url, None, distribution="melisma-test")
+    if request.param in SERVICES:
+        place = request.getfixturevalue("new_place")(request.param)
+        for name, value in place.credentials.items():
+            monkeypatch.setenv(name, value)
+        return lambda: open_store(place.url, place.options, distribution="melisma-test")
     server = request.getfixturevalue("s3_server")
     for name, value in server.credentials.items():
         monkeypatch.setenv(name, value)

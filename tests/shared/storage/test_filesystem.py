@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from places import SERVICES
 
 from melisma.errors import ConfigError, MissingExtra, StorageError
 from melisma.storage.filesystem import Store, open_store
@@ -27,10 +28,15 @@ def local(root: Path) -> Store:
     return open_store(str(root), None, distribution="melisma-test")
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", "moto", *SERVICES])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store of each kind."""
-    if request.param == "s3":
+    if request.param in SERVICES:
+        place = request.getfixturevalue("new_place")(request.param)
+        for name, value in place.credentials.items():
+            monkeypatch.setenv(name, value)
+        return open_store(f"{request.param}://{place.bucket}/root", place.options, distribution="melisma-test")
+    if request.param == "moto":
         server = request.getfixturevalue("s3_server")
         for name, value in server.credentials.items():
             monkeypatch.setenv(name, value)

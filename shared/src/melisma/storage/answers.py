@@ -53,6 +53,7 @@ _CODES = {
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock"),
     "SignatureDoesNotMatch": _CREDENTIALS,
     "TokenRefreshRequired": _EXPIRED,
+    "XAdminUserNotFound": _CREDENTIALS,  # of versitygw
     "XMinioStorageFull": ("no space is left in the store", "Free some space, then run it again"),
 }
 _STATUSES = {301: _REGION, 307: _REGION, 401: _CREDENTIALS, 403: _DENIED, 501: _UNABLE}

@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import obstore
@@ -26,7 +27,7 @@ from melisma.storage.ranges import READ_AHEAD, Ranges
 from melisma.storage.store import FileInfo, StagedObject, Store
 from melisma.storage.url import StoreUrl
 
-__all__ = ["CONNECTION", "ObjectStore", "open_object_store"]
+__all__ = ["CONNECTION", "ObjectStore", "client_options", "open_object_store"]
 
 CONNECTION: Mapping[str, Any] = {
     "client_options": {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=2)},
@@ -56,7 +57,8 @@ def open_object_store(root: StoreUrl, arguments: Mapping[str, Any]) -> ObjectSto
     Raises:
         ConfigError: an option cannot work.
     """
-    client: Any = dict(CONNECTION["client_options"])
+    client: Any = client_options(arguments)
+    arguments = {key: value for key, value in arguments.items() if key not in {"proxy_url", "ca_file"}}
     retry = CONNECTION["retry_config"]
     try:
         match root.scheme:
@@ -85,6 +87,24 @@ def open_object_store(root: StoreUrl, arguments: Mapping[str, Any]) -> ObjectSto
         raise ConfigError(
             "storage_options", f"cannot be used for {root.scheme}://", "Check the credentials, files and addresses"
         ) from None
+
+
+def client_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of obstore's HTTP client, with the proxy and the certificates that `arguments` name.
+
+    Raises:
+        ConfigError: the file of certificates cannot be read.
+    """
+    client: dict[str, Any] = dict(CONNECTION["client_options"])
+    if "proxy_url" in arguments:
+        client["proxy_url"] = arguments["proxy_url"]
+    if "ca_file" in arguments:
+        try:
+            client["root_certificate"] = Path(arguments["ca_file"]).read_bytes()
+        except OSError:
+            fix = "Name a file of certificates in PEM"
+            raise ConfigError("storage_options.ca_file", "names a file that cannot be read", fix) from None
+    return client
 
 
 def azure_config(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class Backend:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
+_NETWORK = {
+    "proxy_url": Option("proxy_url", "a proxy for all requests; by default HTTPS_PROXY and its like"),
+    "ca_file": Option("ca_file", "certificates (PEM) to trust besides the system's"),
+}
+
 BACKENDS: Mapping[str, Backend] = {
     "file": Backend(),
     "s3": Backend(
@@ -49,6 +54,15 @@ BACKENDS: Mapping[str, Backend] = {
             "session_token": Option("session_token", "the token of temporary credentials"),
             "profile": Option("profile", "a profile of the AWS configuration files"),
             "anonymous": Option("anonymous", "true reads public buckets without credentials", bool),
+            "virtual_hosted": Option(
+                "virtual_hosted",
+                "whether the bucket stands in the host's name (true) or in the path (false); by default true for AWS",
+                bool,
+            ),
+            "requester_pays": Option("requester_pays", "true pays for requests to another's bucket", bool),
+            "server_side_encryption": Option("server_side_encryption", "AES256, aws:kms or aws:kms:dsse"),
+            "kms_key_id": Option("kms_key_id", "the key, for aws:kms; by default the account's own"),
+            **_NETWORK,
         },
     ),
     "gs": Backend(
@@ -58,6 +72,7 @@ BACKENDS: Mapping[str, Backend] = {
             "project": Option("project", "the project that is billed"),
             "token_file": Option("service_account", "a service account's key file; by default the environment's"),
             "anonymous": Option("skip_signature", "true reads public buckets without credentials", bool),
+            **_NETWORK,
         },
     ),
     "az": Backend(
@@ -72,6 +87,7 @@ BACKENDS: Mapping[str, Backend] = {
             "client_secret": Option("client_secret", "the service principal's secret"),
             "endpoint_url": Option("endpoint", "the service's address, for emulators and sovereign clouds"),
             "anonymous": Option("skip_signature", "true reads public containers without credentials", bool),
+            **_NETWORK,
         },
     ),
     "sftp": Backend(
@@ -83,8 +99,8 @@ BACKENDS: Mapping[str, Backend] = {
             "key_file": Option("key_filename", "the user's private key file"),
         },
     ),
-    "http": Backend("http"),
-    "https": Backend("http"),
+    "http": Backend("http", _NETWORK),
+    "https": Backend("http", _NETWORK),
     "memory": Backend("http"),  # for tests
 }
 

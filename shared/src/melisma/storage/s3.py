@@ -15,7 +15,6 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +34,7 @@ from obstore.store import S3Store
 
 from melisma.errors import ConfigError, StorageError
 from melisma.storage.answers import code_of, refusal
-from melisma.storage.object_store import CONNECTION, ObjectStore
+from melisma.storage.object_store import CONNECTION, ObjectStore, client_options
 from melisma.storage.store import StagedObject
 from melisma.storage.url import StoreUrl
 
@@ -47,6 +46,7 @@ PART_BYTES = 8 << 20
 _PARTS = 10_000
 _AT_ONCE = 4  # parts under way, of all files of a store together
 _HANDLE = "s3-mpu"
+_ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 
 
 def open_s3(root: StoreUrl, options: Mapping[str, Any]) -> ObjectStore:
@@ -76,31 +76,58 @@ def open_s3(root: StoreUrl, options: Mapping[str, Any]) -> ObjectStore:
     }
     if anonymous:
         settings["signature_version"] = UNSIGNED
+    if "proxy_url" in options:
+        settings["proxies"] = dict.fromkeys(("http", "https"), options["proxy_url"])
+    verify = options.get("ca_file")  # None: AWS_CA_BUNDLE, or the certificates that botocore brings
+    made = {"region_name": region, "verify": verify}
     try:
-        client = session.client("s3", region_name=region, endpoint_url=own_endpoint, config=Config(**settings))
+        client = session.client("s3", endpoint_url=own_endpoint, config=Config(**settings), **made)
         endpoint = str(client.meta.endpoint_url)  # also from AWS_ENDPOINT_URL or a profile
-        if not _is_amazon(endpoint):
-            settings["s3"] = {"addressing_style": "path"}  # as obstore does; few other servers know the other one
-            client = session.client("s3", region_name=region, endpoint_url=endpoint, config=Config(**settings))
+        # Few servers but AWS know buckets in the host's name.
+        virtual = bool(options.get("virtual_hosted", _is_amazon(endpoint)))
+        if virtual != _is_amazon(endpoint) or not virtual:
+            settings["s3"] = {"addressing_style": "virtual" if virtual else "path"}
+            client = session.client("s3", endpoint_url=own_endpoint, config=Config(**settings), **made)
     except (BotoCoreError, ValueError):
         fix = "Write the endpoint as https://host:port, and the region as your store names it"
         raise ConfigError("storage_options", "the endpoint or region is not valid", fix) from None
-    client_options = {**CONNECTION["client_options"], "allow_http": endpoint.startswith("http://")}
     bundle = os.environ.get("AWS_CA_BUNDLE")
-    if bundle:
-        try:
-            client_options["root_certificate"] = Path(bundle).read_bytes()
-        except OSError:
-            raise ConfigError("AWS_CA_BUNDLE", "names a file that cannot be read", "Check the environment") from None
-    arguments: dict[str, Any] = {"region": region, "client_options": client_options}
+    http = client_options({"ca_file": bundle, **options} if bundle else options)
+    http["allow_http"] = endpoint.startswith("http://")
+    arguments: dict[str, Any] = {"region": region, "client_options": http, "virtual_hosted_style_request": virtual}
     if not _is_amazon(endpoint):
-        arguments["endpoint"] = endpoint
+        scheme, _, host = endpoint.partition("://")
+        arguments["endpoint"] = f"{scheme}://{root.bucket}.{host}" if virtual else endpoint
+    if options.get("requester_pays"):
+        arguments["request_payer"] = True
+    encryption = _encryption(options)
+    arguments |= encryption
     if anonymous:
         arguments["skip_signature"] = True
     else:
         arguments["credential_provider"] = _provider(session, str(root))
     store = S3Store(root.bucket, retry_config=CONNECTION["retry_config"], **arguments)
-    return _Bucket(root, store, client)
+    names = {"server_side_encryption": "ServerSideEncryption", "sse_kms_key_id": "SSEKMSKeyId"}
+    return _Bucket(
+        root,
+        store,
+        client,
+        payer={"RequestPayer": "requester"} if options.get("requester_pays") else {},
+        encryption={names[key]: value for key, value in encryption.items()},
+    )
+
+
+def _encryption(options: Mapping[str, Any]) -> dict[str, str]:
+    """What obstore is told of server-side encryption."""
+    kind, key = options.get("server_side_encryption"), options.get("kms_key_id")
+    if kind not in {None, *_ENCRYPTIONS}:
+        setting = "storage_options.server_side_encryption"
+        raise ConfigError(setting, "is not known", f"Valid values: {', '.join(_ENCRYPTIONS)}")
+    if key and (kind is None or kind == "AES256"):
+        fix = 'Set "server_side_encryption" to aws:kms, or leave the key out'
+        raise ConfigError("storage_options.kms_key_id", "is set without encryption by KMS", fix)
+    found = {"server_side_encryption": kind, "sse_kms_key_id": key}
+    return {name: value for name, value in found.items() if value}
 
 
 def _session(options: Mapping[str, Any]) -> Any:
@@ -143,9 +170,14 @@ def _is_amazon(endpoint: str) -> bool:
 
 
 class _Bucket(ObjectStore):
-    def __init__(self, root: StoreUrl, objects: Any, client: Any) -> None:
+    """A bucket; `payer` goes with each of the client's requests, `encryption` with those that begin a file."""
+
+    def __init__(
+        self, root: StoreUrl, objects: Any, client: Any, *, payer: Mapping[str, str], encryption: Mapping[str, str]
+    ) -> None:
         super().__init__(root, objects)
         self.client, self.bucket = client, root.bucket
+        self.payer, self.encryption = payer, encryption
         self.slots = BoundedSemaphore(_AT_ONCE)
         self._pool: ThreadPoolExecutor | None = None
 
@@ -164,7 +196,7 @@ class _Bucket(ObjectStore):
         path = staged.final_path
         try:
             answer = self.client.complete_multipart_upload(
-                **staged.address, MultipartUpload={"Parts": staged.parts}, IfNoneMatch="*"
+                **staged.address, MultipartUpload={"Parts": staged.parts}, IfNoneMatch="*", **self.payer
             )
             self._etags[path] = str(answer["ETag"]).strip('"')
         except (BotoCoreError, ClientError) as error:
@@ -188,7 +220,9 @@ class _Bucket(ObjectStore):
     def unfinished(self) -> Iterator[tuple[str, str]]:
         prefix = f"{self.prefix}/" if self.prefix else ""
         with self.failing("list uploads in"):
-            pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=prefix, **self.payer
+            )
             found = [(str(each["Key"]), str(each["UploadId"])) for page in pages for each in page.get("Uploads", [])]
         for key, upload in found:
             path = key[len(prefix) :]
@@ -198,7 +232,9 @@ class _Bucket(ObjectStore):
         """Revoke an upload. None is there any more: fine."""
         with self.failing("revoke", path):
             try:
-                self.client.abort_multipart_upload(Bucket=self.bucket, Key=self.key(path), UploadId=upload)
+                self.client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=self.key(path), UploadId=upload, **self.payer
+                )
             except ClientError as error:
                 if code_of(error) != "NoSuchUpload":
                     raise
@@ -272,7 +308,9 @@ class _Upload(StagedObject):
     def _send(self, data: bytes) -> None:
         if not self.upload:
             with self._store.failing("write", self.final_path):
-                answer = self._store.client.create_multipart_upload(Bucket=self._store.bucket, Key=self._key)
+                answer = self._store.client.create_multipart_upload(
+                    Bucket=self._store.bucket, Key=self._key, **self._store.encryption, **self._store.payer
+                )
             self.upload = str(answer["UploadId"])
         if len(self._sums) == _PARTS:
             where = self._store.display(self.final_path)
@@ -292,6 +330,10 @@ class _Upload(StagedObject):
 
     def _upload_part(self, number: int, data: bytes, digest: bytes) -> str:
         answer = self._store.client.upload_part(
-            **self.address, PartNumber=number, Body=data, ContentMD5=base64.b64encode(digest).decode()
+            **self.address,
+            PartNumber=number,
+            Body=data,
+            ContentMD5=base64.b64encode(digest).decode(),
+            **self._store.payer,
         )
         return str(answer["ETag"])

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.batch import COPIES, input_file
 from benchmarks.contestants import WORKS, Contestant, Job, Work
 from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
 from benchmarks.measure import Cost, RunFailed, run
@@ -101,6 +102,9 @@ def _input(work: Work, contestant: Contestant, options: argparse.Namespace) -> t
     folder = CACHE / "data"
     if work.input == "singer":
         return singer_file(folder, shape, rows), rows
+    many, _, kind = work.input.rpartition(".")
+    if many:
+        return input_file(folder, rows * COPIES, kind), rows * COPIES
     return (csv_file if work.input == "csv" else parquet_file)(folder, rows), rows
 
 

@@ -71,7 +71,8 @@ class Work:
         title: over the table.
         shape: of the input.
         contestants: in the table's order.
-        input: what is read: the shape's Singer stream, or the events as CSV or Parquet.
+        input: what is read: the shape's Singer stream (`singer`), the events as a file (`csv`, `parquet`), or several
+            times as many of them (`many.csv`, `many.parquet`; see `benchmarks.batch`).
     """
 
     name: str
@@ -120,6 +121,13 @@ def _limit(engine: str, task: str) -> Callable[[Job], Command]:
     def command(job: Job) -> Command:
         module = [sys.executable, "-m", "benchmarks.limits", engine, task]
         return Command([*module, str(job.source), str(job.output), job.shape])
+
+    return command
+
+
+def _convert(task: str, kind: str) -> Callable[[Job], Command]:
+    def command(job: Job) -> Command:
+        return Command([sys.executable, "-m", "benchmarks.batch", task, str(job.source), str(job.output), kind])
 
     return command
 
@@ -202,6 +210,20 @@ WORKS = (
             *_RECORD_LIMITS,
         ),
         input="parquet",
+    ),
+    *(
+        Work(
+            f"batch-{kind}",
+            f"{title} to Parquet (zstd), by BATCH: the events' 13 plain columns",
+            "events",
+            (
+                Contestant("melisma tap-files, target-parquet: BATCH (Arrow)", _convert("pipe", kind), "parquet"),
+                Contestant("limit: DuckDB", _convert("duckdb", kind), "parquet"),
+                Contestant("limit: Polars", _convert("polars", kind), "parquet"),
+            ),
+            input=f"many.{kind}",
+        )
+        for kind, title in (("csv", "CSV"), ("parquet", "Parquet"))
     ),
 )
 """Everything that is measured."""

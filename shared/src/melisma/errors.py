@@ -14,6 +14,7 @@
     │   ├── BadFile                        a source file cannot be read as what it is said to be
     │   └── TruncatedInput                 the input ends in the middle of a line: the tap died
     ├── StorageError              exit 1   a store refused or failed
+    ├── DatabaseError             exit 1   a database refused or failed
     ├── (the lake's own)          exit 1   Fenced, PipelineBusy, Overtaken, TapDied; see docs/delivery.md
     └── Interrupted               exit 128 + signal number
 
@@ -30,6 +31,7 @@ __all__ = [
     "BadSchema",
     "CatalogError",
     "ConfigError",
+    "DatabaseError",
     "InputError",
     "Interrupted",
     "MelismaError",
@@ -157,6 +159,21 @@ class StorageError(MelismaError):
     def __init__(self, action: str, url: str, rule: str, fix: str = "") -> None:
         self.action, self.url = action, url
         super().__init__(_sentence([f"cannot {action} {url}"], rule, fix))
+
+
+class DatabaseError(MelismaError):
+    """A database refused or failed.
+
+    Args:
+        database: which one, without credentials.
+        rule: the reason in plain words, without any value of a row.
+        stream: the stream that was read.
+        fix: what to do about it.
+    """
+
+    def __init__(self, database: str, rule: str, *, stream: str | None = None, fix: str = "") -> None:
+        where = [] if stream is None else [f'stream "{printable(stream)}"']
+        super().__init__(_sentence([*where, database], rule, fix))
 
 
 class Interrupted(MelismaError):

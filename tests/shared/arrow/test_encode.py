@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,3 +224,16 @@ def test_a_type_without_a_json_form_is_an_error_with_the_column() -> None:
     array = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["a"])])
     with pytest.raises(BadSchema, match=r'column "x": the Arrow type .* has no JSON form'):
         json_lines(pa.record_batch([array], names=["x"]), stream="s")
+
+
+@pytest.mark.parametrize("kind", [pa.time64("us"), pa.time64("ns"), pa.time32("s"), pa.list_(pa.time64("us"))])
+def test_a_time_that_no_clock_shows_is_an_error(kind: pa.DataType) -> None:
+    """Some databases have 24:00:00; arrow-rs would write the text of an error into the record."""
+    scalar = kind.value_type if pa.types.is_list(kind) else kind
+    for day in (86_400, -1):
+        number = pa.array([day], pa.int64()).cast(pa.int32() if pa.types.is_time32(scalar) else pa.int64())
+        factor = {"s": 1, "us": 10**6, "ns": 10**9}[scalar.unit]
+        times = pc.multiply(number, pa.scalar(factor, number.type)).view(scalar)
+        array = pa.ListArray.from_arrays([0, 1], times) if pa.types.is_list(kind) else times
+        with pytest.raises(BadRecord, match='column "v": a time of day is not before 24:00:00'):
+            json_lines(pa.record_batch([array], ["v"]), stream="s")

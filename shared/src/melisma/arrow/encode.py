@@ -26,6 +26,7 @@ __all__ = ["RecordEncoder", "json_lines"]
 _US = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+_YEARS = "a time lies outside the years 1 to 9999, which JSON's date formats cannot say"
 
 
 class RecordEncoder:
@@ -52,7 +53,7 @@ class RecordEncoder:
 
         Raises:
             BadSchema: a column's type has no JSON form.
-            BadRecord: a time lies outside the years 1 to 9999.
+            BadRecord: a time lies outside the years 1 to 9999, or is no time of a day.
         """
         if batch.num_rows == 0:
             return b""
@@ -102,6 +103,8 @@ class _Column:
             return self._timestamp(array)
         if pa.types.is_date(kind):
             return self._date(array)
+        if pa.types.is_time(kind):
+            return self._time(array)
         if _is_binary(kind):
             encode = base64.b64encode
             return pa.array([None if v is None else encode(v).decode() for v in array.to_pylist()], pa.string())
@@ -132,11 +135,17 @@ class _Column:
         self._within(days, _FIRST_SECOND // 86_400, _LAST_SECOND // 86_400, pa.int32())
         return days
 
-    def _within(self, array: pa.Array, low: int, high: int, integers: pa.DataType) -> None:
+    def _time(self, array: pa.Array) -> pa.Array:
+        integers = pa.int32() if pa.types.is_time32(array.type) else pa.int64()
+        rule = "a time of day is not before 24:00:00, which JSON's time format cannot say"
+        self._within(array, 0, 86_400 * _US[array.type.unit] - 1, integers, rule)
+        return array
+
+    def _within(self, array: pa.Array, low: int, high: int, integers: pa.DataType, rule: str = _YEARS) -> None:
         bounds = pc.min_max(array.view(integers)).as_py()
         if bounds["min"] is not None and (bounds["min"] < low or bounds["max"] > high):
             raise BadRecord(
-                "a time lies outside the years 1 to 9999, which JSON's date formats cannot say",
+                rule,
                 stream=self._stream,
                 column=self._name,
                 fix="Mend the source, or deselect the column",
@@ -191,7 +200,6 @@ def _as_it_is(kind: pa.DataType) -> bool:
         or pa.types.is_boolean(kind)
         or pa.types.is_null(kind)
         or pa.types.is_decimal(kind)
-        or pa.types.is_time(kind)
         or _is_text(kind)
     )
 

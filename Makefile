@@ -71,5 +71,6 @@ constraints: ## Resolve all dependencies anew and write constraints.txt
 	$(PYTHON) tools/constraints.py
 
 clean: ## Remove the environment, caches, and the demo's data and lake
+	test ! -x $(BIN)/python || $(BIN)/python tests/services stop
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-data demo-lake
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

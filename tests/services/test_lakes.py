@@ -165,8 +165,8 @@ def test_killed_while_it_undoes(lake: Lake) -> None:
         ("az", r"PUT .*/staging/"),
         ("az", r"PUT .*/lake/s/"),
         ("az", r"DELETE .*/staging/|POST .*comp=batch"),
-        ("gs", r"PUT .*journal(/|%2F)0+2\.json"),
-        ("gs", r"PUT .*journal(/|%2F)0+3\.json"),
+        ("gs", r"PUT .*journal(/|%2F)0+2(\.|%2E)json"),
+        ("gs", r"PUT .*journal(/|%2F)0+3(\.|%2E)json"),
         ("gs", r"PUT .*staging(/|%2F)"),
         ("gs", r"PUT .*lake(/|%2F)s(/|%2F)"),
         ("gs", r"DELETE .*staging(/|%2F)"),
@@ -231,3 +231,18 @@ def test_a_bucket_that_is_not_there(lake: Lake) -> None:
     assert code == 1
     assert f"{lake.place.scheme}://no-such-bucket/lake" in one_line(err)
     assert "there is no such bucket or container" in one_line(err)
+
+
+def test_a_place_is_tried_out(lake: Lake, new_proxy: Callable[[str], Any]) -> None:
+    """`--test` says that it can be used and leaves nothing behind; if it cannot, why, before anything runs."""
+    code, out, err = lake.run(b"", "--test")
+    assert (code, out) == (0, []), err
+    assert f"the destination can be used: {lake.url}" in err
+    assert lake.place.objects() == {}
+    assert lake.place.uploads() == []
+    proxy = new_proxy(lake.place.endpoint)
+    proxy.answer, proxy.times = ("^(PUT|POST)", 403, b"<Error><Code>AccessDenied</Code></Error>"), 100
+    lake.options = Place(lake.place.scheme, proxy.endpoint, lake.place.bucket).options
+    code, out, err = lake.run(b"", "--test")
+    assert (code, out) == (1, [])
+    assert "the store denies access" in one_line(err)

@@ -115,6 +115,14 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
             key_bytes=max(1, key_bytes),
         )
 
+    def try_destination(self) -> str:
+        """Write, list, read and remove a small file there."""
+        from melisma.lake.trial import try_place
+
+        store = self._open_store()
+        try_place(store, self.config.get("pipeline", "default"))
+        return store.display()
+
     def replay_dead_letters(self) -> Counter[str]:
         """Feed the lake's dead letters back (`melisma.target.redelivery`)."""
         from melisma.lake.redelivery import RedeliveryLake

@@ -91,6 +91,14 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
     def open_destination(self) -> Destination:
         """The place that the configuration names. Nothing is read or written yet."""
 
+    @abc.abstractmethod
+    def try_destination(self) -> str:
+        """Do once what the destination must be able to do, and undo it; gives its name for people.
+
+        Raises:
+            StorageError: it cannot be written or read.
+        """
+
     def check_config(self) -> None:
         """Refuse at start what cannot work.
 
@@ -291,6 +299,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         file_input: IO[str] | None = None,
         committed_state: bool = False,
         replay_dead_letters: bool = False,
+        test: bool = False,
     ) -> None:
         """Run from the command line."""
         if about:
@@ -308,6 +317,8 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 state = target.destination.committed_state()
                 output.write(state + b"\n")
                 output.flush()
+            elif test:
+                cls.logger.info("the destination can be used: %s", target.try_destination())
             elif replay_dead_letters:
                 counts = target.replay_dead_letters()
                 cls.logger.info("%d dead letters are rows now, %d are still bad", counts["written"], counts["dead"])
@@ -330,6 +341,13 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 ["--replay-dead-letters"],
                 is_flag=True,
                 help="Feed the records that were kept as dead letters back, and read nothing.",
+            )
+        )
+        command.params.append(
+            click.Option(
+                ["--test"],
+                is_flag=True,
+                help="Try out whether the destination can be written and read, and read nothing.",
             )
         )
         return MelismaCommand.wrap(command, logging.getLogger(cls.name))

@@ -268,6 +268,8 @@ def _time(value: Any) -> int:
 
 
 def _binary(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
     if not isinstance(value, str):
         raise Misfit(f"is {_called(value)}, not base64 text")
     try:

@@ -104,14 +104,7 @@ class JsonlReader:
         return rows.batch
 
     def _refuse(self, error: InputError) -> NoReturn:
-        raise BadFile(
-            f"the value {error.rule}",
-            stream=self._stream,
-            file=self.where,
-            column=error.column,
-            line=error.line,
-            fix=error.fix or _FIX,
-        ) from None
+        raise self._fault(f"the value {error.rule}", error.line, error.column, error.fix or _FIX) from None
 
     def _records(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, raw in enumerate(block.data.split(b"\n")):
@@ -135,6 +128,9 @@ class JsonlReader:
 
     def _bad(self, rule: str, line: int, column: str | None = None) -> BadFile:
         fix = "A JSON Lines file has one object on each line: mend the line, or set the stream's format"
+        return self._fault(rule, line, column, fix)
+
+    def _fault(self, rule: str, line: int | None, column: str | None, fix: str) -> BadFile:
         return BadFile(rule, stream=self._stream, file=self.where, line=line, column=column, fix=fix)
 
     def _in_zone(self, batch: pa.RecordBatch, local: list[str], zone: ZoneInfo, block: Block) -> pa.RecordBatch:
@@ -146,14 +142,7 @@ class JsonlReader:
                     moments.append(None if text is None else timestamp_us(with_zone(text, zone)))
                 except Misfit as misfit:
                     line = self.row_lines(block, batch.num_rows)[row].as_py()
-                    raise BadFile(
-                        f"the value {misfit.rule}",
-                        stream=self._stream,
-                        file=self.where,
-                        column=name,
-                        line=line,
-                        fix=misfit.fix,
-                    ) from None
+                    raise self._fault(f"the value {misfit.rule}", line, name, misfit.fix) from None
             arrays[name] = pa.array(moments, pa.timestamp("us", "UTC"))
         return pa.record_batch(arrays)
 

@@ -6,6 +6,7 @@ Arrow's JSON extension type.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,13 @@ from melisma.formats.inference import DATE, DATE_TIME, exceeds_double
 __all__ = ["Shape"]
 
 _MOST_MEMBERS = 2_000
+_PLAIN = {float: "double", bytes: "binary", dt.date: "day", dt.datetime: "moment", dt.time: "clock"}
+_PLAIN_TYPES = {
+    "binary": pa.binary(),
+    "day": pa.date32(),
+    "moment": pa.timestamp("us", "UTC"),
+    "clock": pa.time64("us"),
+}
 _DATE = re.compile(DATE, re.ASCII)
 _DATE_TIME = re.compile(DATE_TIME, re.ASCII)
 _OFFSET = re.compile(r"(?:[Zz]|T.*[+-]\d\d(?::?\d\d)?)$", re.ASCII)
@@ -38,7 +46,11 @@ class Shape:
         self._naive = False
 
     def add(self, value: Any) -> None:
-        """Look at one value, decoded with Decimals for numbers with a fraction."""
+        """Look at one value.
+
+        From JSON it is decoded with Decimals for numbers with a fraction; formats that have doubles, bytes, dates and
+        times give Python's own.
+        """
         if value is None:
             return
         if isinstance(value, bool):
@@ -53,6 +65,8 @@ class Shape:
         elif isinstance(value, str):
             self._kinds.add("string")
             self._add_text(value)
+        elif type(value) in _PLAIN:
+            self._kinds.add(_PLAIN[type(value)])
         elif isinstance(value, dict):
             self._kinds.add("object")
             for name, member in value.items():
@@ -79,8 +93,12 @@ class Shape:
             return pa.bool_()
         if kinds == {"integer"}:
             return self._integer()
-        if kinds <= {"integer", "number"}:
+        if kinds <= {"integer", "number", "double"}:
             return self._number()
+        if len(kinds) == 1 and kinds <= _PLAIN_TYPES.keys():
+            return _PLAIN_TYPES[next(iter(kinds))]
+        if kinds == {"day", "moment"}:
+            return _PLAIN_TYPES["moment"]
         if kinds == {"string"}:
             return self._string(keep_naive=nested and not utc)
         if kinds == {"object"} and 0 < len(self.members) <= _MOST_MEMBERS:

@@ -15,7 +15,8 @@ from melisma.arrow.types import ColumnType, Kind, StreamSchema
 from melisma.errors import BadSchema, ConfigError
 from melisma.storage.filesystem import FileInfo, Store, open_store
 from melisma.storage.url import split_glob
-from melisma_tap_files.formats import FORMATS
+from melisma_tap_files.formats import file_format
+from melisma_tap_files.hive import partition_fields
 from melisma_tap_files.settings import StreamSettings, max_expansion, zone_of
 
 __all__ = ["FILE_COLUMNS", "columns_of", "file_schema", "find_files"]
@@ -55,13 +56,13 @@ def file_schema(settings: StreamSettings, config: Mapping[str, Any], logger: log
         raise ConfigError(f"{settings.setting}.path", rule, "Check the path, and that its store can be reached")
     rows = config.get("infer_rows", 5000)
     sample = files if not rows else list(dict.fromkeys([files[0], max(files, key=lambda f: (f.mtime_ns, f.path))]))
-    sampler = FORMATS[settings.format].sampler(settings, zone_of(config))
+    sampler = file_format(settings.format).sampler(settings, zone_of(config))
     for info in sample:
         with store.open_input(info.path, settings.compression, max_expansion=max_expansion(config)) as file:
             sampler.add(file, store.display(info.path), rows)
     logger.info('stream "%s": %d files, columns inferred from %d of them', settings.name, len(files), len(sample))
-    found = sampler.schema()
-    schema = _overridden(settings, found)
+    partitions = partition_fields(store.display(each.path) for each in files) if settings.hive_partitions else []
+    schema = _overridden(settings, _with_partitions(sampler.schema(), partitions), {each.name for each in partitions})
     for key in settings.key_properties:
         if key not in schema["properties"]:
             fix = f"The columns are: {', '.join(schema['properties'])}"
@@ -86,14 +87,18 @@ def columns_of(name: str, schema: dict[str, Any]) -> StreamSchema:
     return stream_schema(name, own, (), dict.fromkeys(_json_paths(own, ""), "json"))
 
 
-def _overridden(settings: StreamSettings, found: pa.Schema) -> dict[str, Any]:
+def _with_partitions(found: pa.Schema, partitions: list[pa.Field]) -> pa.Schema:
+    """The columns of files and folders; a folder's takes the place of a file's of the same name, as it does in Hive."""
+    names = {each.name for each in partitions}
+    return pa.schema([*(each for each in found if each.name not in names), *partitions])
+
+
+def _overridden(settings: StreamSettings, found: pa.Schema, partitions: set[str]) -> dict[str, Any]:
     """The JSON Schema of what was found, with `column_types` in place of it."""
     overrides = settings.column_types
     setting = f"{settings.setting}.column_types"
-    if settings.format == "parquet":
-        if overrides:
-            raise ConfigError(setting, "is not for Parquet, whose files say their types", "Remove it")
-        return _described(settings.name, found)
+    if file_format(settings.format).has_types and overrides.keys() - partitions:
+        raise ConfigError(setting, f"is not for {settings.format}, whose files say their types", "Remove it")
     fields = []
     for field in found:
         if field.name in overrides:
@@ -152,4 +157,4 @@ def _json_paths(node: dict[str, Any], path: str) -> Iterator[str]:
         if isinstance(member, dict):
             yield from _json_paths(member, f"{path}.{name}" if path else name)
     if isinstance(node.get("items"), dict):
-        yield from _json_paths(node["items"], f"{path}.[]")
+        yield from _json_paths(node["items"], f"{path}[]")

@@ -15,7 +15,9 @@ from melisma.formats.blocks import Place
 from melisma.storage.filesystem import FileInfo, Store
 from melisma.tap.stream import ArrowStream, Progress
 from melisma_tap_files.discover import FILE_COLUMNS, columns_of, find_files
-from melisma_tap_files.formats import FORMATS, Rows, Wanted
+from melisma_tap_files.formats import file_format
+from melisma_tap_files.formats.protocol import Rows, Wanted
+from melisma_tap_files.hive import partition_array, partition_values
 from melisma_tap_files.plan import Partial, Plan, Task
 from melisma_tap_files.seen import NEWEST, Known, SeenFiles, path_hash
 from melisma_tap_files.settings import StreamSettings, max_expansion, zone_of
@@ -36,7 +38,7 @@ class FileStream(ArrowStream):
     def __init__(self, tap: TapFiles, settings: StreamSettings, schema: dict[str, Any]) -> None:
         super().__init__(tap, schema=schema, name=settings.name)
         self._settings = settings
-        self._format = FORMATS[settings.format]
+        self._format = file_format(settings.format)
         self.primary_keys = settings.key_properties
         self.forced_replication_method = _INCREMENTAL
 
@@ -77,11 +79,11 @@ class FileStream(ArrowStream):
         self.logger.info('stream "%s": %d files, %d of them to read', self.name, len(files), len(tasks))
         self._forget(seen, store, files)
         newest = {each.path for each in sorted(files, key=lambda f: f.mtime_ns)[-NEWEST:]}
-        wanted = self._wanted()
+        wanted = self._wanted(store, files)
         for task in tasks:
             read = _FileRead(task, plan, seen)
             for rows in self._rows(store, task, wanted):
-                yield self._complete(rows, store, task.info)
+                yield self._complete(rows, store, task.info, wanted)
                 read.end = rows.end
                 if incremental:
                     yield Progress(read.unfinished)
@@ -98,19 +100,30 @@ class FileStream(ArrowStream):
         with store.open_input(task.info.path, self._settings.compression, max_expansion=limit) as file:
             yield from self._format.read(file, where, self._settings, wanted, task.start)
 
-    def _wanted(self) -> Wanted:
+    def _wanted(self, store: Store, files: list[FileInfo]) -> Wanted:
+        """What is to be read from the files themselves; what their folders say is not."""
         schema = columns_of(self.name, self.effective_schema)
-        return Wanted(schema, frozenset(self._sent), zone_of(self.config), Counter())
+        names = frozenset(self._sent)
+        if self._settings.hive_partitions:
+            names -= {name for each in files for name in partition_values(store.display(each.path))}
+        return Wanted(schema, names, zone_of(self.config), Counter())
 
     @cached_property
     def _sent(self) -> list[str]:
         """The columns of the records, in the catalog's order."""
         return self._selection.columns(list(self.effective_schema["properties"]))
 
-    def _complete(self, rows: Rows, store: Store, info: FileInfo) -> pa.RecordBatch:
+    def _complete(self, rows: Rows, store: Store, info: FileInfo, wanted: Wanted) -> pa.RecordBatch:
         """The columns in the catalog's order: absent ones as nulls, and where the rows come from."""
         batch, count = rows.batch, rows.batch.num_rows
         found = dict(zip(batch.schema.names, batch.columns, strict=True))
+        if self._settings.hive_partitions:
+            where = store.display(info.path)
+            values = partition_values(where)
+            for each in wanted.schema.fields:
+                if each.name in values:
+                    value = values[each.name]
+                    found[each.name] = partition_array(each, value, count, file=where, stream=self.name)
         arrays = []
         for name in self._sent:
             if name in FILE_COLUMNS:

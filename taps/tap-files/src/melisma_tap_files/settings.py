@@ -15,14 +15,28 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "StreamSettings", "max_expansion", "read_streams", "zone_of"]
 
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl", "json", "parquet", "arrow", "avro", "msgpack", "protobuf", "excel")
 ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".tab": "csv",
+    ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+    ".avro": "avro",
+    ".msgpack": "msgpack",
+    ".mpk": "msgpack",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xlsb": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
 }
 
 
@@ -73,6 +87,61 @@ _CSV = {
     },
 }
 
+_JSON = {
+    "type": "object",
+    "title": "JSON options",
+    "description": "Where the stream's JSON documents (format json) hold their records.",
+    "additionalProperties": False,
+    "properties": {
+        "records_path": _text(
+            "Records path",
+            "The names, with dots between them, that lead to the array of records; by default the document is it.",
+        ),
+    },
+}
+
+_EXCEL = {
+    "type": "object",
+    "title": "Excel options",
+    "description": "Which part of the stream's workbooks is read.",
+    "additionalProperties": False,
+    "properties": {
+        "sheet": {
+            "title": "Sheet",
+            "description": "The sheet's name, or its number, counted from 1.",
+            "type": ["string", "integer"],
+            "default": 1,
+        },
+        "header": {
+            "type": "boolean",
+            "title": "Header",
+            "description": "Whether the first row holds the columns' names.",
+            "default": True,
+        },
+        "skip_rows": {
+            "type": "integer",
+            "title": "Skip rows",
+            "description": "Rows before the header, or before the first record, that are not read.",
+            "minimum": 0,
+            "default": 0,
+        },
+    },
+}
+
+_PROTOBUF = {
+    "type": "object",
+    "title": "Protobuf options",
+    "description": "What the messages of the stream's files are.",
+    "additionalProperties": False,
+    "required": ["descriptor_set", "message"],
+    "properties": {
+        "descriptor_set": _text(
+            "Descriptor set", "A local file that protoc --include_imports --descriptor_set_out has written."
+        ),
+        "message": _text("Message", "The message type's full name, for example shop.v1.Order."),
+    },
+}
+
 _STREAM = {
     "type": "object",
     "required": ["name", "path"],
@@ -97,13 +166,23 @@ _STREAM = {
             "default": [],
         },
         "csv": _CSV,
+        "json": _JSON,
+        "excel": _EXCEL,
+        "protobuf": _PROTOBUF,
+        "hive_partitions": {
+            "type": "boolean",
+            "title": "Hive partitions",
+            "description": "Whether folders named column=value in the files' paths are columns.",
+            "default": False,
+        },
         "column_types": {
             "type": "object",
             "additionalProperties": {"type": "string"},
             "title": "Column types",
             "description": (
                 "Types that discovery is not to infer, by column: string, integer, uint64, number, boolean, timestamp, "
-                "date, time, binary, json, decimal(p,s). Members of objects by a path (address.zip). Not for Parquet."
+                "date, time, binary, json, decimal(p,s). Members of objects by a path (address.zip). "
+                "Not for formats whose files say their types."
             ),
         },
     },
@@ -120,7 +199,7 @@ CONFIG: dict[str, Any] = {
             "title": "Streams",
             "description": (
                 "The streams to read, each from one set of files: name, path, format, compression, key_properties, "
-                "csv, column_types."
+                "column_types, hive_partitions, and the format's own options."
             ),
         },
         "storage_options": {
@@ -168,6 +247,7 @@ class StreamSettings:
 
     Attributes:
         setting: where it stands, for messages (`streams[0]`).
+        options: those of the stream's format, other than CSV.
     """
 
     setting: str
@@ -177,6 +257,8 @@ class StreamSettings:
     compression: str = "infer"
     key_properties: tuple[str, ...] = ()
     csv: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    hive_partitions: bool = False
     column_types: Mapping[str, str] = field(default_factory=dict)
 
     def cut_as_stored(self) -> bool:
@@ -193,7 +275,7 @@ class StreamSettings:
 
         options = self.csv
         header = options.get("header", True)
-        delimiter = options.get("delimiter") or ("\t" if _bare_name(self.path).endswith(".tsv") else ",")
+        delimiter = options.get("delimiter") or ("\t" if _bare_name(self.path).endswith((".tsv", ".tab")) else ",")
         quote, escape = options.get("quote", '"'), options.get("escape") or None
         encoding = options.get("encoding", "utf-8")
         check_encoding(f"{self.setting}.csv.encoding", encoding)
@@ -226,15 +308,18 @@ def read_streams(config: Mapping[str, Any]) -> list[StreamSettings]:
         setting = f"streams[{index}]"
         if any(each.name == entry["name"] for each in found):
             raise ConfigError(f"{setting}.name", "is the name of another stream too", "Give each stream its own name")
+        found_format = entry.get("format") or _guess(setting, entry["path"])
         found.append(
             StreamSettings(
                 setting,
                 entry["name"],
                 entry["path"],
-                entry.get("format") or _guess(setting, entry["path"]),
+                found_format,
                 entry.get("compression", "infer"),
                 tuple(entry.get("key_properties", ())),
                 entry.get("csv", {}),
+                _own_options(setting, entry, found_format),
+                entry.get("hive_partitions", False),
                 entry.get("column_types", {}),
             )
         )
@@ -244,6 +329,15 @@ def read_streams(config: Mapping[str, Any]) -> list[StreamSettings]:
 def max_expansion(config: Mapping[str, Any]) -> int:
     """The setting of that name."""
     return int(config.get("max_expansion", MAX_EXPANSION))
+
+
+def _own_options(setting: str, entry: Mapping[str, Any], format_name: str) -> Mapping[str, Any]:
+    for other in ("csv", "json", "excel", "protobuf"):
+        if entry.get(other) and other != format_name:
+            rule = f"is for files of that format, and the stream's are {format_name}"
+            raise ConfigError(f"{setting}.{other}", rule, f"Remove it, or set {setting}.format")
+    found: Mapping[str, Any] = entry.get(format_name, {}) if format_name != "csv" else {}
+    return found
 
 
 def zone_of(config: Mapping[str, Any]) -> ZoneInfo | None:

@@ -17,7 +17,7 @@ __all__ = ["TapFiles"]
 
 
 class TapFiles(ArrowTap):
-    """Singer tap for files: CSV, JSON Lines and Parquet, read as Arrow record batches."""
+    """Singer tap for files of many formats, read as Arrow record batches."""
 
     name = "tap-files"
     package_name = "melisma-tap-files"

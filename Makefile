@@ -16,7 +16,7 @@ PACKAGES := melisma $(notdir $(wildcard taps/*/src/melisma_* targets/*/src/melis
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo services services-stop test test-slow lint types docs bench bench-quick faults constraints clean
+.PHONY: help setup native demo services services-stop test test-slow test-spark lint types docs bench bench-quick faults constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,10 +42,13 @@ services-stop: $(STAMP) ## Stop them
 	$(BIN)/python tests/services stop
 
 test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow and not spark" $(ARGS)
 
 test-slow: $(STAMP) ## Run the tests that start many processes, servers and environments (CI does)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow $(ARGS)
+
+test-spark: $(STAMP) ## Read lakes with Spark (needs Java, installs pyspark; CI does not run it)
+	$(BIN)/python -m pytest -m spark $(ARGS)
 
 lint: $(STAMP) types ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -21,18 +21,11 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from chains import BETWEEN, OF_TAPS, POINTS, RANDOM, STORM, STREAMS, WITHIN, Chain, Result, from_json
+from chains import BETWEEN, METHODS, POINTS, RANDOM, STORM, WITHIN, Chain, Result, from_json, is_promised
 from tables import fault_table, write_page
 
 HERE = Path(__file__).resolve().parent
 KEEPS = ["committed-state", "state-file", "late-file"]
-METHODS = {
-    "append-only": [*STREAMS],
-    "upsert": ["incremental", "full-table"],
-    "overwrite": ["full-table"],
-}
-"""The taps for each load method: those where its result does not depend on how often and in which order rows come."""
-
 ROUNDS = {
     "kill target": 8,
     "kill tap": 3,
@@ -64,7 +57,7 @@ def plan(seed: int, methods: Iterable[str], share: float = 1.0) -> list[Chain]:
     for method in methods:
         for tap in METHODS[method]:
             for fault in [*RANDOM, WITHIN, BETWEEN]:
-                for _ in range(ROUNDS[fault] if _is_promised(method, tap, fault) else 0):
+                for _ in range(ROUNDS[fault] if is_promised(method, tap, fault) else 0):
                     add(method, tap, fault, 3)
             for fault in POINTS:
                 for _ in range(2 if len(METHODS[method]) > 1 else 3):
@@ -76,11 +69,6 @@ def plan(seed: int, methods: Iterable[str], share: float = 1.0) -> list[Chain]:
             add(method, METHODS[method][0], fault, 3, forked=False)
         _add_remote(method, add)
     return found if share >= 1 else _part(found, seed, share)
-
-
-def _is_promised(method: str, tap: str, fault: str) -> bool:
-    """Half a full table that ends at a line's end looks whole, unless the tap sends its STATE only at the end."""
-    return tap != "full-table" or method == "overwrite" or fault not in OF_TAPS - {WITHIN}
 
 
 def _add_remote(method: str, add: Callable[..., None]) -> None:

@@ -30,6 +30,13 @@ STREAMS = {
 }
 """The taps, with their streams and how each is read."""
 
+METHODS = {
+    "append-only": [*STREAMS],
+    "upsert": ["incremental", "full-table"],
+    "overwrite": ["full-table"],
+}
+"""The taps for each load method: those where its result does not depend on how often and in which order rows come."""
+
 ON_COMMIT = [
     "put:written",
     "put:linked",
@@ -100,6 +107,11 @@ OF_TAPS = {"kill tap", "kill both", "term tap", "term both", WITHIN, BETWEEN}
 
 STORM = "bad connection"
 """Nothing is killed; the place is a storm."""
+
+
+def is_promised(method: str, tap: str, fault: str) -> bool:
+    """Half a full table that ends at a line's end looks whole, unless the tap sends its STATE only at the end."""
+    return tap != "full-table" or method == "overwrite" or fault not in OF_TAPS - {WITHIN}
 
 
 def options_of(endpoint: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from chains import AFTER, BETWEEN, EVERY_RUN, LATER, RANDOM, STORM, WITHIN, Result
+from chains import AFTER, BETWEEN, EVERY_RUN, LATER, METHODS, RANDOM, STORM, WITHIN, Result
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs/faults.md"
@@ -41,7 +41,7 @@ MEANING = {
     BETWEEN: "SIGKILL to the tap at a random record",
     STORM: "no kill: lost answers, 500, 503, cut and slow connections, one request in seven",
 }
-METHODS, PLACES = ["append-only", "upsert", "overwrite"], ["disk", "s3", "storm"]
+PLACES = ["disk", "s3", "storm"]
 ORDER = [*EVERY_RUN, *LATER, *AFTER, *RANDOM, WITHIN, BETWEEN, STORM]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,30 +10,41 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from chains import AFTER, BETWEEN, EVERY_RUN, RANDOM, WITHIN, Chain, from_json
+from chains import AFTER, BETWEEN, EVERY_RUN, METHODS, RANDOM, WITHIN, Chain, from_json, is_promised
 
 HERE = Path(__file__).resolve().parent
 
 
-def chains() -> list[Chain]:
-    """Each fault once; taps, ways to keep STATE and load methods take turns."""
-    found = []
-    for number, fault in enumerate([*EVERY_RUN, *AFTER, *RANDOM, WITHIN, BETWEEN], 1):
-        tap = ["incremental", "streams", "files"][number % 3]
-        keeps = ["state-file", "late-file"][number % 2] if fault in AFTER else "committed-state"
-        found.append(Chain(number, fault, tap, keeps, kills=2))
-    found += [Chain(90 + n, fault, "full-table", kills=2) for n, fault in enumerate(["commit:after", "end:before"])]
-    return found
+def chains(share: str) -> list[Chain]:
+    """Each fault once for a load method, or some of each method in S3 and with SIGTERM; all else takes turns."""
+    if share in METHODS:
+        faults = [*EVERY_RUN, *AFTER, *RANDOM, WITHIN, BETWEEN]
+        kinds = [(share, METHODS[share][number % len(METHODS[share])], fault) for number, fault in enumerate(faults)]
+        more = {}
+    elif share == "S3":
+        faults = ["intent:after", "publish:one", "commit:before", "commit:after", "release:after", "kill target"]
+        kinds = [(method, METHODS[method][0], fault) for fault, method in zip(faults, itertools.cycle(METHODS))]
+        more = {"place": "s3"}
+    else:
+        kinds = [(method, METHODS[method][0], fault) for fault, method in zip(EVERY_RUN, itertools.cycle(METHODS))]
+        more = {"signal": "TERM"}
+    kinds = [kind for kind in kinds if is_promised(*kind)]
+    keeps = ["state-file", "late-file", "committed-state"]
+    return [
+        Chain(number, fault, tap, keeps[number % (2 if fault in AFTER else 3)], method, kills=2, **more)
+        for number, (method, tap, fault) in enumerate(kinds, 1)
+    ]
 
 
 @pytest.mark.slow
-def test_every_row_is_there_once_after_kills(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [*METHODS, "S3", "SIGTERM"])
+def test_every_row_is_there_once_after_kills(tmp_path: Path, share: str) -> None:
     """At each fail point, at random moments, and of the tap: no row lost, none doubled, nothing left over."""
     command = [sys.executable, str(HERE / "worker.py"), str(tmp_path)]
-    requests = "".join(json.dumps(asdict(chain)) + "\n" for chain in chains())
+    requests = "".join(json.dumps(asdict(chain)) + "\n" for chain in chains(share))
     done = subprocess.run(command, input=requests, stdout=subprocess.PIPE, text=True, check=True)
     results = [from_json(line) for line in done.stdout.splitlines()]
-    assert len(results) == len(chains())
+    assert len(results) == len(chains(share))
     assert [asdict(result) for result in results if not result.good] == []
     missed = [result.chain.fault for result in results if ":" in result.chain.fault and not result.hits]
     assert missed == []  # a fail point that is never reached proves nothing

@@ -197,6 +197,21 @@ def test_melisma_lake_feeds_letters_back(lake: Any) -> None:
     assert (list(map(int, values(lake))), len(lake.letters())) == ([2], 1)
 
 
+def test_a_replay_finds_the_pipeline_that_meltano_named(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration names no pipeline: the target had it from Meltano, and the command from the lake."""
+    monkeypatch.setenv("MELTANO_EXTRACTOR_NAME", "tap-x")
+    assert lake.run(lines(schema(), record("2"), state({})), **KEEP)[0] == 0
+    monkeypatch.delenv("MELTANO_EXTRACTOR_NAME")
+    config = lake.folder / "config.json"
+    settings = {"destination_path": str(lake.root), "column_types": {"s": {"c": "decimal(12,0)"}}, **KEEP}
+    config.write_text(json.dumps(settings))
+    command = [str(Path(sys.executable).with_name("melisma")), "lake", "replay-dead-letters", "--config", str(config)]
+    done = subprocess.run([*command, "--target", "target-parquet"], capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(map(int, values(lake))) == [2]
+    assert list((lake.root / "_melisma").glob("*/journal")) == [lake.root / "_melisma/tap-x/journal"]
+
+
 def test_upsert_has_no_replay(lake: Any) -> None:
     """An old record would take the place of a newer one: refused with the way out, and nothing is changed."""
     lake.run(lines(schema(), record("a"), state({})), **KEEP)

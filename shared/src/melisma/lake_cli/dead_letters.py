@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def replay_dead_letters_command(place: Place, target: str | None, *, dry_run: bo
         if file.kind == "dead_letter":
             waiting[file.stream] += file.rows
     if not dry_run:
-        _replay(target)
+        _replay(target, place.pipeline)
     if as_json:
         show_json({"dry_run": dry_run, "waiting" if dry_run else "replayed": dict(sorted(waiting.items()))})
     elif waiting:
@@ -41,19 +43,23 @@ def replay_dead_letters_command(place: Place, target: str | None, *, dry_run: bo
         show_lines(["no dead letters"])
 
 
-def _replay(target: str | None) -> None:
+def _replay(target: str | None, pipeline: str) -> None:
     """Let the target do it: only it knows its settings, its format and its stream maps.
 
     Its log goes to stderr; its exit code is ours where it fails.
     """
     given = click.get_current_context().params
-    if target is None or given.get("config") is None or given.get("path") or given.get("pipeline"):
-        raise UsageError("a replay needs --target and --config, which says where the lake is and whose data it is")
+    if target is None or given.get("config") is None or given.get("path"):
+        raise UsageError("a replay needs --target and --config, which says where the lake is")
     beside = Path(sys.executable).with_name(target)
     executable = str(beside) if beside.exists() else shutil.which(target)
     if executable is None:
         raise UsageError(f"there is no executable {target}. Install the target, or give its name as --target")
-    command = [executable, "--config", str(given["config"]), "--replay-dead-letters"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    with tempfile.TemporaryDirectory(prefix="melisma-") as folder:
+        # The configuration may leave the pipeline to what runs the target (Meltano).
+        also = Path(folder) / "pipeline.json"
+        also.write_text(json.dumps({"pipeline": pipeline}), encoding="utf-8")
+        command = [executable, "--config", str(given["config"]), "--config", str(also), "--replay-dead-letters"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         sys.exit(done.returncode)

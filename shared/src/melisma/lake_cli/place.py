@@ -149,11 +149,12 @@ def _open(path: str | None, config: str | None, pipeline: str | None) -> Place:
     store = open_store(url, settings.get("storage_options"), distribution=_DISTRIBUTION)
     objects = objects_of(store)
     name = pipeline if pipeline is not None else settings.get("pipeline")
-    if name is None and config is None:
+    if name is None:
         known = pipelines(store)
-        if len(known) > 1:
+        # A configuration without one is that of the default pipeline, unless Meltano has named another.
+        if len(known) > 1 and (config is None or DEFAULT_PIPELINE not in known):
             raise UsageError(f"this lake has several pipelines. Give --pipeline, one of: {', '.join(known)}")
-        name = known[0] if known else None
+        name = known[0] if len(known) == 1 else None
     return Place(store, objects, check_pipeline(str(name or DEFAULT_PIPELINE), setting="--pipeline"), settings)
 
 

@@ -12,6 +12,7 @@ import fnmatch
 import io
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore
 
 from melisma.errors import ConfigError, MelismaError, StorageError
-from melisma.storage.answers import refusal
+from melisma.storage.answers import is_final, is_unreachable, refusal
 from melisma.storage.ranges import READ_AHEAD, Ranges
 from melisma.storage.store import FileInfo, StagedObject, Store
 from melisma.storage.url import StoreUrl
@@ -43,6 +44,7 @@ CONNECTION: Mapping[str, Any] = {
 }
 """How long to wait and how often to try, for every store."""
 
+_DELETE_WAITS = (0.2, 1.0, 3.0)  # seconds; obstore itself tries a POST only once, which S3's deletes are
 _MAGIC = re.compile(r"[*?\[]")
 _MEMORY: dict[str, MemoryStore] = {}
 
@@ -199,9 +201,17 @@ class ObjectStore(Store):
         self.delete(handle)
 
     def delete(self, path: str) -> None:
-        """See Store."""
-        with self.failing("delete", path), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self.objects, self.key(path))
+        """See Store. What is deleted twice is gone as well, so a lost answer is asked for again."""
+        for wait in (*_DELETE_WAITS, None):
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    obstore.delete(self.objects, self.key(path))
+            except Exception as error:
+                if wait is None or is_final(error) or is_unreachable(error):
+                    raise refusal("delete", self.display(path), error) from None
+                time.sleep(wait)
+            else:
+                return
 
     def delete_tree(self, path: str) -> None:
         """See Store."""

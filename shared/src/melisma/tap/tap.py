@@ -15,6 +15,7 @@ from melisma.config import CheckedConfig
 from melisma.errors import Interrupted
 from melisma.tap.catalog import read_catalog
 from melisma.tap.output import MessageWriter, RepeatableStateWriter
+from melisma.tap.state import check_state, read_object
 from melisma.wire.output import claim_stdout, protocol_output
 
 __all__ = ["ArrowTap"]
@@ -52,6 +53,15 @@ class ArrowTap(CheckedConfig, Tap):
         """What all STATE messages of this tap go through."""
         return self._state_writer
 
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Start from a state.
+
+        Raises:
+            ConfigError: it is not one that this tap can have written.
+        """
+        check_state(state)
+        super().load_state(state)
+
     def run_discovery(self) -> str:
         """Write the catalog to the protocol output and return it."""
         text = self.catalog_json_text
@@ -65,6 +75,9 @@ class ArrowTap(CheckedConfig, Tap):
         """Run the tap as its command line asks; stdout carries the protocol and nothing else."""
         if kwargs.get("about"):
             super().invoke(**kwargs)
+        for name in ("state", "catalog"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = read_object(kwargs[name], f"--{name}")
         with claim_stdout():
             super().invoke(**kwargs)
 

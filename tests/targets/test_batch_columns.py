@@ -116,7 +116,7 @@ def tables(draw: st.DrawFn) -> tuple[dict[str, Any], pa.RecordBatch]:
 
 def through_records(schema: Any, batch: pa.RecordBatch, policy: str) -> Decoded:
     """The rows as a tap sends them by RECORD, read by the row path."""
-    data = RecordEncoder("s").encode(batch, AT)
+    data = bytes(RecordEncoder("s").encode(batch, AT))
     decoder = RunDecoder(schema, on_unknown_field=policy, envelope=True, by_block=False)
     return decoder.decode(Run("s", data, range(1, batch.num_rows + 1)))
 

@@ -320,6 +320,15 @@ def test_avro_codecs_and_nanoseconds(files: Any, codec: str) -> None:
     assert found == [{"at": "1970-01-01T00:00:01.500000123Z"}, {"at": None}]
 
 
+def test_avro_names_of_ours_are_the_sources_own_again(files: Any) -> None:
+    """target-avro changes names that Avro cannot have, and says so in the schema; also within records."""
+    inner = {"type": "record", "name": "I", "fields": [{"name": "c_d", "melisma.name": "c d", "type": "int"}]}
+    fields = [{"name": "a_b", "melisma.name": "a b", "type": "int"}, {"name": "o", "type": inner}]
+    with (files.folder / "a.avro").open("wb") as file:
+        fastavro.writer(file, {"type": "record", "name": "R", "fields": fields}, [{"a_b": 1, "o": {"c_d": 2}}])
+    assert files.sync(files.config("a.avro")).records == [{"a b": 1, "o": {"c d": 2}}]
+
+
 # Excel.
 
 

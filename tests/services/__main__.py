@@ -114,9 +114,11 @@ def is_up(found: dict[str, Any]) -> bool:
 
 
 def begin_of(pid: int) -> str:
-    """When a process began, as the system words it; empty if there is none."""
-    result = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+    """When a process began, as the system words it; empty if there is none, or only its remains."""
+    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    state, _, began = result.stdout.strip().partition(" ")
+    return "" if state.startswith("Z") else began.strip()
 
 
 def is_ours(found: dict[str, Any]) -> bool:

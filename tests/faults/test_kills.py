@@ -31,7 +31,7 @@ def chains(share: str) -> list[Chain]:
     kinds = [kind for kind in kinds if is_promised(*kind)]
     keeps = ["state-file", "late-file", "committed-state"]
     return [
-        Chain(number, fault, tap, keeps[number % (2 if fault in AFTER else 3)], method, kills=2, **more)
+        Chain(number, fault, tap, keeps[number % (2 if fault in AFTER else 3)], method, kills=1, **more)
         for number, (method, tap, fault) in enumerate(kinds, 1)
     ]
 

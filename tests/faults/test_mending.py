@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,20 @@ from small_lake import BIN, COLUMNS, Lake, messages, order, state
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve orders from three runs; the first two are acknowledged."""
-    lake = Lake(tmp_path)
+    folder = tmp_path_factory.mktemp("loaded")
     for first in (0, 4, 8):
-        load(lake, first, first + 4)
-    return lake
+        load(Lake(folder), first, first + 4)
+    return folder
+
+
+@pytest.fixture
+def lake(loaded: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Lake:
+    """A copy of that lake."""
+    shutil.copytree(loaded, tmp_path / "copy")
+    return Lake(tmp_path / "copy", caplog)
 
 
 def load(lake: Lake, start: int, end: int) -> None:
@@ -34,11 +42,11 @@ def load(lake: Lake, start: int, end: int) -> None:
     assert code == 0, err
 
 
-def mend(lake: Lake, *arguments: str, point: str = "") -> subprocess.CompletedProcess[str]:
-    """`melisma lake ...` as a process."""
+def killed(lake: Lake, point: str, *arguments: str) -> None:
+    """`melisma lake ...` as a process that is killed at a fail point."""
     command = [str(BIN / "melisma"), "lake", *arguments, "--path", str(lake.root)]
-    environment = {**os.environ, "MELISMA_FAILPOINT": point}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={**os.environ, "MELISMA_FAILPOINT": point}, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def check(lake: Lake, count: int) -> None:
@@ -47,7 +55,7 @@ def check(lake: Lake, count: int) -> None:
     found = duckdb.execute("SELECT id FROM read_parquet(?) ORDER BY id", [files]).fetchall()
     assert [row[0] for row in found] == list(range(1, count + 1))
     assert pl.read_parquet(files, hive_partitioning=False)["id"].sort().to_list() == list(range(1, count + 1))
-    assert (sound := mend(lake, "verify", "--deep")).returncode == 0, sound.stdout
+    assert (sound := lake.run("verify", "--deep")).code == 0, sound.out
 
 
 @pytest.mark.parametrize(
@@ -56,21 +64,19 @@ def check(lake: Lake, count: int) -> None:
 )
 def test_a_compaction_that_is_killed_changes_no_row(lake: Lake, point: str) -> None:
     """At its intent, between files and entry, after the entry: the next run tidies up, and a second compaction ends."""
-    assert mend(lake, "compact", point=point).returncode == -signal.SIGKILL
+    killed(lake, point, "compact")
     load(lake, 12, 16)
     check(lake, 16)
-    assert mend(lake, "compact").returncode == 0
+    assert lake.run("compact").code == 0
     check(lake, 16)
 
 
 @pytest.mark.parametrize("point", ["open:after", "put:written@2", "put:linked@2", "rollback:after", "end:before"])
 def test_a_rollback_that_is_killed_is_done_or_is_not(lake: Lake, point: str) -> None:
     """The STATE that the lake then says is the one that its rows go with: a tap that starts there brings the rest."""
-    log = json.loads(mend(lake, "log", "--json").stdout)
-    [seq] = [entry["seq"] for entry in log if json.loads(entry["state"]) == state(8)]
-    killed = mend(lake, "rollback", str(seq), "--yes", point=point)
-    assert killed.returncode == -signal.SIGKILL
+    [seq] = [entry["seq"] for entry in lake.run("log", "--json").json if json.loads(entry["state"]) == state(8)]
+    killed(lake, point, "rollback", str(seq), "--yes")
     start = 12 if point in {"open:after", "put:written@2"} else 8
-    assert json.loads(mend(lake, "state").stdout) == state(start)
+    assert lake.run("state").json == state(start)
     load(lake, start, 16)
     check(lake, 16)

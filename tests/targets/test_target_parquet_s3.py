@@ -238,6 +238,41 @@ def test_an_error_of_the_server_is_tried_again(s3_server: Any, faulty_proxy: Any
     assert lake.rows() == list(range(UP_TO))
 
 
+def test_credentials_that_expire_on_the_way(s3_server: Any, faulty_proxy: Any, tmp_path: Path) -> None:
+    """The run ends in one line, with what was committed before; with new ones the next run brings the rest, once."""
+    lake = Lake(s3_server, tmp_path, faulty_proxy.endpoint)
+    expired = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+    # The second commit's entry, and all that would change something after it.
+    faulty_proxy.lose, faulty_proxy.times = r"PUT .*/journal/0+6\.json", 1_000
+    faulty_proxy.answer = ("PUT|POST|DELETE", 403, expired)
+    code, err = lake.load()
+    assert (code, lake.state) == (1, 9)
+    assert "the credentials have expired" in one_line(err)
+    faulty_proxy.lose, faulty_proxy.answer = "", None
+    code, err = lake.load()
+    assert code == 0, err
+    assert lake.rows() == list(range(UP_TO))
+    assert lake.uploads() == []
+
+
+def test_dead_letters_are_fed_back_in_a_bucket(lake: Lake) -> None:
+    """`melisma lake replay-dead-letters` works there as on a disk: rows in, letters out, in one entry."""
+    record: dict[str, Any] = {"type": "RECORD", "stream": "s", "record": {"n": "7"}}
+    sent = [SCHEMA, record, {"type": "STATE", "value": bookmark(7)}]
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in sent)
+    keep = {"on_bad_record": "dead_letter"}
+    assert lake.run(data, **keep)[0] == 0
+    assert (lake.rows(), sum("dead_letters" in key for key in lake.objects())) == ([], 1)
+    lake.run(b"", "--committed-state", column_types={"s": {"n": "decimal(12,0)"}}, **keep)  # writes the configuration
+    command = [EXECUTABLE.with_name("melisma"), "lake", "replay-dead-letters", "--config", lake.folder / "config.json"]
+    environment = {**os.environ, **lake.server.credentials}
+    waiting = subprocess.run([*command, "--dry-run", "--json"], env=environment, capture_output=True, check=True)
+    assert json.loads(waiting.stdout) == {"dry_run": True, "waiting": {"s": 1}}
+    done = subprocess.run([*command, "--target", "target-parquet"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ([int(row) for row in lake.rows()], sum("dead_letters" in key for key in lake.objects())) == ([7], 0)
+
+
 def one_line(err: str) -> str:
     """The one line that an error is."""
     lines = [line for line in err.splitlines() if " | INFO " not in line]

@@ -90,7 +90,8 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         """Whose data this is."""
         from melisma.lake.layout import default_pipeline
 
-        return self.config.get("pipeline") or default_pipeline(os.environ)
+        named: str | None = self.config.get("pipeline")
+        return default_pipeline(os.environ) if named is None else named
 
     @property
     def lake(self) -> FileLake:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-TOO_LONG = 60
+TOO_LONG = 300
 """Seconds after which a run counts as hanging and is ended by SIGALRM (exit code -14)."""
 
 _IMPORTED_LATE = [

@@ -127,3 +127,22 @@ def test_the_page_is_in_step() -> None:
     assert text == page(messages_of(text)), "run tests/conformance/write_malformed_page.py"
     assert len({case.id for case in CASES}) == len(CASES)
     assert len([case for case in CASES if case.exit_code]) >= 90
+
+
+ADVICE = re.compile(
+    r'column "([^"]+)", line \d+: .*Set column_types .*?to "?(string|json|number|decimal\(38,0\))"?(?:,| for|`)'
+)
+ADVISED = {
+    case.id: match.groups()
+    for case in CASES
+    if (match := ADVICE.search(messages_of(PAGE.read_text(encoding="utf-8")).get(case.id) or ""))
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.id in ADVISED], ids=lambda case: case.id)
+def test_the_advice_helps(case: Case, target_parquet: ForkedTarget, tmp_path: Path) -> None:
+    """Where a message says which type to set in `column_types`, that makes the input one that is accepted."""
+    column, kind = ADVISED[case.id]
+    outcome = run(target_parquet, case, tmp_path, column_types={"*": {column: kind}})
+    hold_to_the_rules(case, outcome, tmp_path)
+    assert outcome.exit_code == 0, outcome.log("ERROR")

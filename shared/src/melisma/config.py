@@ -21,7 +21,7 @@ from melisma.errors import ConfigError
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
-__all__ = ["CheckedConfig", "ConfigFaults"]
+__all__ = ["CheckedConfig", "ConfigFaults", "hold_to"]
 
 
 class ConfigFaults(ConfigValidationError):
@@ -37,6 +37,9 @@ class CheckedConfig(PluginBase):
         for line in misspelt(self._config, schema):
             self.logger.warning(line)
         errors = [explain(error) for error in JSONSchemaValidator(schema).iter_errors(self._config)]
+        if self._config.get("flattening_enabled") and self._config.get("flattening_max_depth") is None:
+            fix = "Set how many levels of objects become columns, 1 or more"
+            errors.append(str(ConfigError("flattening_max_depth", "must be set with flattening_enabled", fix)))
         if errors and raise_errors:
             raise ConfigFaults("the configuration is not valid", errors=errors, schema=schema)
         for line in errors:
@@ -73,6 +76,22 @@ def explain(error: ValidationError) -> str:
     path = _dotted(error.absolute_path)
     rule, fix = _rule(error)
     return str(ConfigError(path or "(the whole configuration)", rule, fix))
+
+
+def hold_to(schema: dict[str, Any], value: Any, what: str) -> None:
+    """Refuse a document that a call names and that breaks its JSON Schema.
+
+    Args:
+        schema: its JSON Schema.
+        value: the document.
+        what: what it is, for the message: "state", "catalog".
+
+    Raises:
+        ConfigError: the first rule that it breaks, and where.
+    """
+    for error in JSONSchemaValidator(schema).iter_errors(value):
+        path = _dotted(error.absolute_path)
+        raise ConfigError(f"{what}, {path}" if path else what, *_rule(error))
 
 
 def misspelt(config: dict[str, Any], schema: dict[str, Any]) -> Iterable[str]:

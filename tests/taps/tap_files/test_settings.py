@@ -239,6 +239,98 @@ def test_the_executable_says_in_one_line_what_is_wrong(files: Any) -> None:
     assert 'setting "streams[0]": "path" must be set' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--state", "", "--state: the file is empty. Did the command that should write it fail?"),
+        ("--state", '{"bookmarks"', "--state: the file is not JSON"),
+        ("--state", "[1]", "--state: the file does not hold a JSON object"),
+        ("--state", '{"orders": 5}', 'setting "state": has no "bookmarks", so it is not of this tap'),
+        ("--state", '{"bookmarks": 5}', 'setting "state, bookmarks": must be of type "object"'),
+        ("--state", '{"bookmarks": {"s": 5}}', 'setting "state, bookmarks.s": must be of type "object"'),
+        ("--catalog", "", "--catalog: the file is empty"),
+        ("--catalog", "{}", 'setting "catalog": "streams" must be set'),
+        ("--catalog", '{"streams": [{"stream": "s"}]}', '"tap_stream_id" and "schema" must be set'),
+        ("--catalog", '{"streams": [{"tap_stream_id": "s", "schema": 5}]}', 'setting "catalog, streams[0].schema"'),
+        (
+            "--catalog",
+            '{"streams": [{"tap_stream_id": "s", "schema": {}, "metadata": [{"breadcrumb": []}]}]}',
+            'setting "catalog, streams[0].metadata[0]": "metadata" must be set',
+        ),
+    ],
+)
+def test_a_state_or_catalog_that_is_none(files: Any, option: str, text: str, message: str) -> None:
+    """One line, exit code 2, and nothing is sent: a tap that started anew instead would send everything again."""
+    files.write("a.csv", "id\n1\n")
+    path = files.write("../given.json", text)
+    done = files.execute(files.config("*.csv"), option, str(path))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = [line for line in done.stderr.splitlines() if "| ERROR" in line]
+    assert message in line
+
+
+def test_a_stream_that_the_catalog_does_not_have(files: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not read, and a warning says so."""
+    files.write("a.csv", "id\n1\n")
+    catalog = files.catalog(files.config("*.csv"))
+    catalog["streams"][0]["tap_stream_id"] = "other"
+    assert files.sync(files.config("*.csv"), catalog=catalog).messages == []
+    assert 'stream "s": is not in the catalog' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows"),
+    [
+        ('id;n\n1;"x;y"\n2;NA\n', {"delimiter": ";", "null_values": ["NA"]}, [(1, "x;y"), (2, None)]),
+        ("id,n\n1,'a,b'\n2,'it''s'\n", {"quote": "'"}, [(1, "a,b"), (2, "it's")]),
+        ('id,n\n1,"a\n', {"quote": ""}, [(1, '"a')]),
+        ('id,n\n1,"a\\"b"\n', {"escape": "\\"}, [(1, 'a"b')]),
+        ("id,n\n1,é\n".encode("latin-1"), {"encoding": "latin-1"}, [(1, "é")]),
+        ("id,n\n1,😀\n".encode("utf-16"), {"encoding": "utf-16"}, [(1, "😀")]),
+        ("1,x\n2,y\n", {"header": False}, [(1, "x"), (2, "y")]),
+        ("1,x\n2,y\n", {"header": ["k", "v"]}, [(1, "x"), (2, "y")]),
+        ("# a\n# b\nid,n\n5,x\n", {"skip_rows": 2}, [(5, "x")]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_csv_options(files: Any, text: str | bytes, options: dict[str, Any], rows: list[tuple[Any, ...]]) -> None:
+    """Each changes how the file is read, in discovery and in the sync."""
+    files.write("a.csv", text)
+    output = files.sync(files.config("a.csv", {"csv": options}))
+    assert [tuple(record.values()) for record in output.records] == rows
+    header = options.get("header", True)
+    names = header if isinstance(header, list) else ["id", "n"] if header else ["column_1", "column_2"]
+    assert list(output.schema) == names
+
+
+def test_format_and_compression_can_be_set(files: Any) -> None:
+    """For names that do not tell them."""
+    files.write("a.data", gzip.compress(b'{"id": 1}\n'))
+    stream = {"format": "jsonl", "compression": "gzip"}
+    assert files.sync(files.config("a.data", stream)).records == [{"id": 1}]
+
+
+def test_times_without_an_offset_are_in_the_zone_that_is_set(files: Any) -> None:
+    """In CSV and in JSON Lines; those with an offset keep theirs."""
+    files.write("a.csv", "at\n2024-01-31 10:00\n2024-07-31T10:00:00+02:00\n")
+    files.write("a.jsonl", '{"at": "2024-01-31T10:00:00"}\n{"at": "2024-07-31T10:00:00+02:00"}\n')
+    for name in ("a.csv", "a.jsonl"):
+        found = files.sync(files.config(name, timezone="Europe/Vienna")).records
+        assert [each["at"] for each in found] == ["2024-01-31T09:00:00Z", "2024-07-31T08:00:00Z"]
+
+
+def test_stream_maps_and_flattening_work_as_in_any_sdk_tap(files: Any) -> None:
+    """Rows go through singer-sdk's own path then, with the same values."""
+    files.write("a.jsonl", '{"id": 1, "o": {"a": 1, "b": [1]}}\n{"id": 2, "o": {"a": 2, "b": []}}\n')
+    flat = files.sync(files.config("a.jsonl", flattening_enabled=True, flattening_max_depth=1))
+    assert flat.records == [{"id": 1, "o__a": 1, "o__b": "[1]"}, {"id": 2, "o__a": 2, "o__b": "[]"}]
+    maps = {"s": {"__alias__": "t", "__filter__": "id > 1", "double": "int(id * 2)", "o": None}}
+    mapped = files.sync(files.config("a.jsonl", stream_maps=maps))
+    assert mapped.records == [{"id": 2, "double": 4}]
+    assert {message.get("stream") for message in mapped.messages} == {"t", None}
+    assert files.sync(files.config("a.jsonl"), mapped.state).records == []
+
+
 def test_a_signal_ends_the_run_with_its_own_exit_code(files: Any) -> None:
     """143 after SIGTERM, in the middle of a file; whole lines up to there."""
     files.write("a.csv", "id\n" + "".join(f"{n}\n" for n in range(2_000_000)))

@@ -27,6 +27,7 @@ __all__ = ["FIRST_US", "LAST_US", "Misfit", "Reader", "Unknown", "hold_null", "r
 Reader = Callable[[Any], Any]
 
 _AS_TEXT = 'Set column_types to "string" for this column, or mend the source'
+_AS_JSON = 'Set column_types to "json" for this column, or mend the source'
 _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _DAY_US = 86_400_000_000
 FIRST_US = (1 - _EPOCH_DAY) * _DAY_US
@@ -159,7 +160,8 @@ def _integer(arrow: pa.DataType) -> Reader:
         if type(value) is not int:
             value = _whole(value)
         if not low <= value <= high:
-            raise Misfit(f"does not fit {arrow}", 'Set column_types to "decimal(38,0)" for this column')
+            wide = "decimal(38,0)" if abs(value) < 10**38 else "json"
+            raise Misfit(f"does not fit {arrow}", f'Set column_types to "{wide}" for this column')
         return int(value)
 
     return read
@@ -176,7 +178,7 @@ def _whole(value: Any) -> int:
 
 def _truncated(value: Decimal | float) -> int:
     if isinstance(value, Decimal) and value.adjusted() > 40:  # 1e999999999 would fill memory
-        raise Misfit("does not fit an integer column", 'Set column_types to "number" for this column')
+        raise Misfit("does not fit an integer column", 'Set column_types to "json" for this column')
     return int(value)
 
 
@@ -188,15 +190,16 @@ def _number(value: Any) -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-        raise Misfit("is beyond float64", _AS_TEXT)
+        raise Misfit("is beyond float64", _AS_JSON)
     raise Misfit(f"is {_called(value)}, not a number")
 
 
 def _decimal(arrow: pa.DataType) -> Reader:
     scale, whole_digits = arrow.scale, arrow.precision - arrow.scale
-    fix = f"Set column_types for this column to a wider decimal than decimal({arrow.precision},{scale}), or to string"
+    fix = f"Set column_types for this column to a wider decimal than decimal({arrow.precision},{scale}), or to "
 
     def read(value: Any) -> Decimal:
+        other = "string" if isinstance(value, str) else "json"
         if isinstance(value, str):
             if not _NUMERAL.fullmatch(value):
                 raise Misfit("is text that is not a number", _AS_TEXT)
@@ -205,7 +208,7 @@ def _decimal(arrow: pa.DataType) -> Reader:
         number = value if isinstance(value, Decimal) else Decimal(repr(value) if isinstance(value, float) else value)
         _, digits, exponent = number.as_tuple()
         if not isinstance(exponent, int):
-            raise Misfit("is not a finite number", _AS_TEXT)
+            raise Misfit("is not a finite number", _AS_JSON)
         count = len(digits)
         while count and digits[count - 1] == 0:
             count -= 1
@@ -214,9 +217,9 @@ def _decimal(arrow: pa.DataType) -> Reader:
         if count == leading:
             return Decimal(0)
         if -exponent > scale:
-            raise Misfit(f"needs more than the {scale} fraction digits of {_named(arrow)}", fix)
+            raise Misfit(f"needs more than the {scale} fraction digits of {_named(arrow)}", fix + other)
         if count - leading + exponent > whole_digits:
-            raise Misfit(f"needs more than the {whole_digits} whole digits of {_named(arrow)}", fix)
+            raise Misfit(f"needs more than the {whole_digits} whole digits of {_named(arrow)}", fix + other)
         return number
 
     return read

@@ -12,7 +12,33 @@ from typing import Any
 
 from singer_sdk.singerlib import Catalog, Schema
 
+from melisma.config import hold_to
+
 __all__ = ["WholeSchema", "read_catalog"]
+
+_METADATA = {
+    "type": "object",
+    "required": ["breadcrumb", "metadata"],
+    "properties": {"breadcrumb": {"type": "array", "items": {"type": "string"}}, "metadata": {"type": "object"}},
+}
+_SHAPE: dict[str, Any] = {
+    "type": "object",
+    "required": ["streams"],
+    "properties": {
+        "streams": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tap_stream_id", "schema"],
+                "properties": {
+                    "tap_stream_id": {"type": "string"},
+                    "schema": {"type": "object", "properties": {"properties": {"type": "object"}}},
+                    "metadata": {"type": "array", "items": _METADATA},
+                },
+            },
+        }
+    },
+}
 
 
 class WholeSchema(Schema):
@@ -34,10 +60,13 @@ class WholeSchema(Schema):
 
 
 def read_catalog(catalog: Mapping[str, Any]) -> Catalog:
-    """A catalog whose schemas keep every keyword."""
+    """A catalog whose schemas keep every keyword.
+
+    Raises:
+        ConfigError: it has not the shape of a catalog.
+    """
+    hold_to(_SHAPE, catalog, "catalog")
     parsed = Catalog.from_dict(copy.deepcopy(dict(catalog)))
-    for stream in catalog.get("streams", []):
-        entry = parsed.get_stream(stream.get("tap_stream_id") or stream.get("stream"))
-        if entry is not None and isinstance(stream.get("schema"), dict):
-            entry.schema = WholeSchema.of(stream["schema"])
+    for stream in catalog["streams"]:
+        parsed[stream["tap_stream_id"]].schema = WholeSchema.of(stream["schema"])
     return parsed

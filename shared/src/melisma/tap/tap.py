@@ -18,6 +18,7 @@ from melisma.errors import Interrupted
 from melisma.tap.batch_config import BATCH_CONFIG
 from melisma.tap.catalog import read_catalog
 from melisma.tap.output import MessageWriter, RepeatableStateWriter
+from melisma.tap.state import check_state, read_object
 from melisma.wire.output import claim_stdout, protocol_output
 
 __all__ = ["ArrowTap"]
@@ -62,6 +63,15 @@ class ArrowTap(CheckedConfig, Tap):
             config_jsonschema["properties"].setdefault("batch_config", copy.deepcopy(BATCH_CONFIG))
         super().append_builtin_config(config_jsonschema)
 
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Start from a state.
+
+        Raises:
+            ConfigError: it is not one that this tap can have written.
+        """
+        check_state(state)
+        super().load_state(state)
+
     def run_discovery(self) -> str:
         """Write the catalog to the protocol output and return it."""
         text = self.catalog_json_text
@@ -75,6 +85,9 @@ class ArrowTap(CheckedConfig, Tap):
         """Run the tap as its command line asks; stdout carries the protocol and nothing else."""
         if kwargs.get("about"):
             super().invoke(**kwargs)
+        for name in ("state", "catalog"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = read_object(kwargs[name], f"--{name}")
         with claim_stdout():
             super().invoke(**kwargs)
 

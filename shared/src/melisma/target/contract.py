@@ -7,7 +7,7 @@ it is and leave out the values, or the records, that would change it. docs/evolu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -191,9 +191,10 @@ class Evolution:
         decoded.keep(pa.array([row not in faults for row in range(decoded.batch.num_rows)]))
 
     def _note_large(self, batch: pa.RecordBatch) -> None:
+        came = set(batch.schema.names)
         for each in self.reads.fields:
             name = self.names.get(each.name)
-            if name is None or name in self.table.large or each.name not in batch.schema.names:
+            if name is None or name in self.table.large or each.name not in came:
                 continue
             if holds_integers(each.type) and beyond_double(batch.column(each.name), each.type):
                 self.table.large.add(name)
@@ -223,11 +224,12 @@ def plan(
     new = {each.name: each for each in incoming.fields}
     table = Table({}, set(), incoming.key_properties) if known is None else known
     columns, large = dict(table.columns), table.large
+    cases = {name.lower(): name for name in columns}
     changes: list[Change] = []
     names: dict[str, str] = {}
     discarded: dict[str, Mode] = {}
     for name, each in new.items():
-        change, place, joined = _fit(stream, name, each.type, columns, large, set(new))
+        change, place, joined = _fit(stream, name, each.type, columns, cases, large, new.keys())
         mode = "evolve" if known is None or name in METADATA_COLUMNS else contract.mode(stream, name)
         if change is not None and known is not None:
             changes.append(change)
@@ -250,7 +252,7 @@ def plan(
                     column=name,
                     fix=_override(change.before, stream),
                 )
-        columns[place], names[name] = joined, place
+        columns[place], names[name], cases[place.lower()] = joined, place, place
     changes += _left(stream, new, table, contract, names) if known is not None else []
     if known is not None and known.key_properties != incoming.key_properties:
         if contract.mode(stream, "*") == "freeze":
@@ -274,12 +276,21 @@ def plan(
 
 
 def _fit(
-    stream: str, name: str, new: ColumnType, columns: Mapping[str, ColumnType], large: set[str], coming: set[str]
+    stream: str,
+    name: str,
+    new: ColumnType,
+    columns: Mapping[str, ColumnType],
+    cases: Mapping[str, str],
+    large: set[str],
+    coming: Collection[str],
 ) -> tuple[Change | None, str, ColumnType]:
-    """The change that a column of the tap makes, where its values go, and as which type."""
+    """The change that a column of the tap makes, where its values go, and as which type.
+
+    `cases` finds the columns by their names in small letters.
+    """
     known = columns.get(name)
     if known is None:
-        _refuse_other_case(stream, name, columns)
+        _refuse_other_case(stream, name, cases)
         return Change("new", name, after=named(new)), name, stored(new)
     joined = join(known, new, large=name in large)
     if joined is not None:
@@ -301,7 +312,7 @@ def _fit(
             column=name,
             fix="Rename one of them with stream_maps",
         )
-    _refuse_other_case(stream, variant, columns)
+    _refuse_other_case(stream, variant, cases)
     return Change("variant", name, named(known), named(new), variant), variant, stored(new) if text else JSON_TEXT
 
 
@@ -319,9 +330,9 @@ def _left(
     return [Change("dropped", name) for name in gone]
 
 
-def _refuse_other_case(stream: str, name: str, columns: Mapping[str, ColumnType]) -> None:
-    other = next((each for each in columns if each != name and each.lower() == name.lower()), None)
-    if other is not None:
+def _refuse_other_case(stream: str, name: str, cases: Mapping[str, str]) -> None:
+    other = cases.get(name.lower(), name)
+    if other != name:
         raise BadSchema(
             f'differs only in letter case from the lake\'s column "{printable(other)}", which readers such as DuckDB '
             "and Spark cannot tell apart",

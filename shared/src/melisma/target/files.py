@@ -187,6 +187,34 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
 
 FILE_SETTINGS = th.PropertiesList(
     th.Property(
+        "destination_path",
+        th.StringType,
+        required=True,
+        title="Destination Path",
+        description="The lake's root: a path, or a URL.",
+        examples=["./lake", "/data/lake"],
+    ),
+    th.Property(
+        "storage_options",
+        th.ObjectType(additional_properties=th.AnyOf(th.StringType, th.BooleanType, th.NumberType)),
+        secret=True,
+        title="Storage Options",
+        description=(
+            "How to reach a remote store, in melisma's own keys whatever the store. Credentials are better left to "
+            "the environment, profiles and roles."
+        ),
+    ),
+    th.Property(
+        "pipeline",
+        th.StringType,
+        title="Pipeline",
+        description=(
+            "Whose data this is: one tap's, with one STATE. Runs of one pipeline follow one another and own their "
+            "files; taps that load one lake need pipelines of different names. Letters, digits, dots, dashes and "
+            "underscores. By default `default`, and under `meltano run` <environment>-<extractor>."
+        ),
+    ),
+    th.Property(
         "hard_delete",
         th.BooleanType,
         default=False,
@@ -236,34 +264,6 @@ FILE_SETTINGS = th.PropertiesList(
             "Whether the end of the input is enough to take an overwritten stream for whole. If not, a STATE or "
             "ACTIVATE_VERSION must come after its last row, as a tap that fails ends the input too. With other load "
             "methods: whether a stream with a bookmark property may end without a STATE that names it."
-        ),
-    ),
-    th.Property(
-        "destination_path",
-        th.StringType,
-        required=True,
-        title="Destination Path",
-        description="The lake's root: a path, or a URL.",
-        examples=["./lake", "/data/lake"],
-    ),
-    th.Property(
-        "storage_options",
-        th.ObjectType(additional_properties=th.AnyOf(th.StringType, th.BooleanType, th.NumberType)),
-        secret=True,
-        title="Storage Options",
-        description=(
-            "How to reach a remote store, in melisma's own keys whatever the store. Credentials are better left to "
-            "the environment, profiles and roles."
-        ),
-    ),
-    th.Property(
-        "pipeline",
-        th.StringType,
-        title="Pipeline",
-        description=(
-            "Whose data this is: one tap's, with one STATE. Runs of one pipeline follow one another and own their "
-            "files; taps that load one lake need pipelines of different names. Letters, digits, dots, dashes and "
-            "underscores. By default `default`, and under `meltano run` <environment>-<extractor>."
         ),
     ),
     th.Property(

@@ -38,6 +38,10 @@ class TapFiles(ArrowTap):
                 schema = file_schema(settings, self.config, self.logger)
             else:
                 entry = catalog.get_stream(settings.name)
+                if entry is None:
+                    self.logger.warning(
+                        'stream "%s": is not in the catalog, so it is not read. Discover again', settings.name
+                    )
                 schema = entry.schema.to_dict() if entry else {"type": "object", "properties": {}}
             streams.append(FileStream(self, settings, schema))
         return streams

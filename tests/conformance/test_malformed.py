@@ -129,9 +129,8 @@ def test_the_page_is_in_step() -> None:
     assert len([case for case in CASES if case.exit_code]) >= 90
 
 
-ADVICE = re.compile(
-    r'column "([^"]+)", line \d+: .*Set column_types .*?to "?(string|json|number|decimal\(38,0\))"?(?:,| for|`)'
-)
+TYPES = r"(string|json|number|decimal\(38,0\))"
+ADVICE = re.compile(rf'column "([^"]+)", line \d+: .*Set column_types .*?to "?{TYPES}"?(?:,| for|`)')
 ADVISED = {
     case.id: match.groups()
     for case in CASES

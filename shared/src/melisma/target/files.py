@@ -211,7 +211,7 @@ FILE_SETTINGS = th.PropertiesList(
         title="Pipeline",
         description=(
             "Whose data this is: one tap's, with one STATE. Runs of one pipeline follow one another and own their "
-            "files; taps that load one lake need pipelines of different names. Letters, digits, dots, hyphens and "
+            "files; taps that load one lake need pipelines of different names. Letters, digits, dots, dashes and "
             "underscores. By default `default`, and under `meltano run` <environment>-<extractor>."
         ),
     ),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TargetParquet"]
 
+_ROW_LIMITS = ("row_group_size_rows", "batch_size_rows")
+
 
 class TargetParquet(FileTarget):
     """Singer target for Parquet: typed, compressed, partitioned files, written from Arrow record batches."""

@@ -96,14 +96,14 @@ def hostile(root: Path) -> dict[str, tuple[Message, str]]:
         "cut parquet": (batch(root / "cut.parquet", kind="parquet"), "is not a whole Parquet file"),
         "damaged": (batch(root / "damaged.arrow", kind="arrow"), "is not a whole Arrow IPC file"),
         "cut gzip": (batch(root / "cut.jsonl.gz", compression="gzip"), "gzip data is cut off"),
-        "wrong codec": (batch(root / "plain.jsonl", compression="gzip"), "not whole gzip data"),
-        "wrong codec zstd": (batch(root / "plain.jsonl", compression="zstd"), "not whole zstd data"),
+        "wrong codec": (batch(root / "plain.jsonl", compression="gzip"), "not gzip data"),
+        "wrong codec zstd": (batch(root / "plain.jsonl", compression="zstd"), "not zstd data"),
         "wrong format": (batch(root / "whole.parquet", kind="arrow"), "is not a whole Arrow IPC file"),
         "wrong columns": (batch(arrow(root / "x.arrow", other), kind="arrow"), "none of its columns"),
         "wrong type": (batch(root / "text.arrow", kind="arrow"), 'file "text.arrow", column "n", line 1: '),
         "bomb": (batch(root / "bomb.jsonl.gz", compression="gzip"), "holds more than 1 MiB"),
         "bomb zstd": (batch(root / "bomb.jsonl.zst", compression="zstd"), "holds more than 1 MiB"),
-        "window": (batch(root / "window.zst", compression="zstd"), "not whole zstd data"),
+        "window": (batch(root / "window.zst", compression="zstd"), "zstd data is damaged"),
         "large": (batch(root / "large.jsonl"), "max_batch_file_mb"),
     }
 

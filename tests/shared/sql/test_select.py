@@ -16,15 +16,17 @@ from melisma.sql.select import Select
 
 def test_a_plain_read_has_neither_condition_nor_order() -> None:
     """The database may send rows as it has them."""
-    assert Select(['"a"'], '"s"."t"').text(POSTGRES) == 'SELECT "a"\nFROM "s"."t"'
+    assert Select(['"a"'], '"s"."t"').text(POSTGRES) == 'SELECT "a"\nFROM "s"."t" AS melisma_source'
 
 
 def test_a_replication_key_is_inclusive_and_a_primary_key_is_not() -> None:
     """More rows may come at the highest replication key; a primary key is there once."""
-    read = Select(['"a"'], "t", ["k"], ["$1"])
-    assert read.text(POSTGRES) == 'SELECT "a"\nFROM t\nWHERE "k" >= $1\nORDER BY "k" NULLS FIRST'
-    read = Select(['"a"'], "t", ["k", "l"], ["$1", "$2"], inclusive=False)
-    assert 'WHERE ("k", "l") > ($1, $2)\nORDER BY "k" NULLS FIRST, "l" NULLS FIRST' in read.text(POSTGRES)
+    read = Select(['"a"'], "t", ["k"], ["$1"]).text(POSTGRES)
+    assert read.endswith('WHERE melisma_source."k" >= $1\nORDER BY melisma_source."k"')
+    read = Select(['"a"'], "t", ["k", "l"], ["$1", "$2"], inclusive=False, limit=5).text(POSTGRES)
+    assert 'WHERE (melisma_source."k", melisma_source."l") > ($1, $2)\n' in read
+    assert read.endswith('ORDER BY melisma_source."k", melisma_source."l"\nLIMIT 5')
+    assert Select([], "t", ["k"]).text(POSTGRES).endswith('ORDER BY melisma_source."k" NULLS FIRST')
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))

@@ -28,6 +28,8 @@ KEYS = {
     "TIMESTAMP_NS": "make_timestamp_ns(1709164800123456780 + i)",
     "TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ '2024-02-29 23:59:59+05:30' + i * INTERVAL '1 hour'",
     "VARCHAR": "'k' || i",
+    "ENUM('k9', 'k1', 'k0', 'k2', 'a', 'b', 'c')": "['k9', 'k1', 'k0', 'k2', 'a', 'b', 'c'][i + 1]",
+    "INTERVAL": "to_days((i * 5)::INTEGER)",
     "UUID": "('00000000-0000-0000-0000-00000000000' || i)::UUID",
 }
 

@@ -9,6 +9,8 @@ from melisma.sql.dialect import Dialect
 
 __all__ = ["Select"]
 
+_SOURCE = "melisma_source"
+
 
 @dataclass(frozen=True, slots=True)
 class Select:
@@ -16,11 +18,13 @@ class Select:
 
     Attributes:
         columns: SQL expressions, each with its alias.
-        source: what stands after FROM.
-        order: names of the columns that sort the rows; none for whatever order the database has.
-        start: SQL for the values to start from, one for each of `order`; none to start at the first row.
+        source: a table's name, or a query in brackets.
+        order: names of the source's columns that sort the rows; none for whatever order the database has.
+        start: SQL for the values to start from, one for each of `order` or for the first of them; none to start at
+            the first row.
         inclusive: whether rows at the start itself are read again. A replication key may have rows still to come at
             its highest value; a primary key has not.
+        limit: the most rows to read; None for all.
     """
 
     columns: Sequence[str]
@@ -28,15 +32,21 @@ class Select:
     order: Sequence[str] = ()
     start: Sequence[str] = ()
     inclusive: bool = True
+    limit: int | None = None
 
     def text(self, dialect: Dialect) -> str:
         """The statement. Rows whose sort key is null come first, and only without a start."""
-        names = [dialect.quote(name) for name in self.order]
-        lines = [f"SELECT {', '.join(self.columns) or 'NULL'}", f"FROM {self.source}"]
+        # Named in full: an alias of the same name, perhaps a cast to text, would sort otherwise.
+        names = [f"{_SOURCE}.{dialect.quote(name)}" for name in self.order]
+        lines = [f"SELECT {', '.join(self.columns) or 'NULL'}", f"FROM {self.source} AS {_SOURCE}"]
         if self.start:
             sign = ">=" if self.inclusive else ">"
-            left, right = ", ".join(names), ", ".join(self.start)
-            lines.append(f"WHERE {left} {sign} {right}" if len(names) == 1 else f"WHERE ({left}) {sign} ({right})")
+            left, right = ", ".join(names[: len(self.start)]), ", ".join(self.start)
+            lines.append(f"WHERE {left} {sign} {right}" if len(self.start) == 1 else f"WHERE ({left}) {sign} ({right})")
         if names:
-            lines.append(f"ORDER BY {', '.join(name + dialect.nulls_first for name in names)}")
+            # With a start there are no nulls, and an index is of use as it is.
+            nulls = "" if self.start else dialect.nulls_first
+            lines.append(f"ORDER BY {', '.join(name + nulls for name in names)}")
+        if self.limit is not None:
+            lines.append(f"LIMIT {self.limit}")
         return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from singer_sdk.singerlib import Catalog
 
-__all__ = ["FULL_TABLE", "INCREMENTAL", "SqlStream"]
+__all__ = ["FULL_TABLE", "INCREMENTAL", "SqlStream", "refuse_missing"]
 
 FULL_TABLE = "FULL_TABLE"
 INCREMENTAL = "INCREMENTAL"
+
+
+def refuse_missing(catalog: Catalog, found: Container[str]) -> None:
+    """Refuse a catalog that selects a stream which is not there: its data would stop in silence.
+
+    Raises:
+        CatalogError: it does.
+    """
+    for name, entry in catalog.items():
+        if name not in found and entry.metadata.root.selected:
+            fix = "Discover again, or deselect it"
+            raise CatalogError(name, "is selected, but it is not there, or may not be read", fix)
 
 
 class SqlStream(ArrowStream, abc.ABC):

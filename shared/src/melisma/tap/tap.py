@@ -10,6 +10,7 @@ from typing import Any
 import click
 from singer_sdk import Tap
 from singer_sdk.helpers.capabilities import PluginCapabilities
+from singer_sdk.plugin_base import _ConfigInput
 from singer_sdk.singerlib import Catalog
 
 from melisma.cli import MelismaCommand
@@ -99,9 +100,23 @@ class ArrowTap(CheckedConfig, Tap):
 
     @classmethod
     def cb_discover(cls, ctx: click.Context, param: click.Option, value: bool) -> None:
-        """Run as `--discover` asks; stdout carries the catalog and nothing else."""
+        """Run as `--discover` asks; stdout carries the catalog and nothing else.
+
+        Not singer-sdk's own, which ends with exit code 1 where the configuration is wrong.
+        """
+        del param
+        if not value:
+            return
+        given = ctx.params.get("config", _ConfigInput())
         with claim_stdout():
-            super().cb_discover(ctx, param, value)
+            tap = cls(
+                config=given.config,
+                parse_env_config=given.parse_env,
+                validate_config=cls.dynamic_catalog,
+                setup_mapper=False,
+            )
+            tap.run_discovery()
+        ctx.exit()
 
     @classmethod
     def get_singer_command(cls) -> click.Command:

@@ -13,8 +13,9 @@ import duckdb
 import pyarrow as pa
 
 from melisma.errors import BadRecord, BadSchema, CatalogError, ConfigError, DatabaseError, MelismaError, StorageError
+from melisma.sql.columns import is_text, unchanged
 from melisma.sql.dialect import DUCKDB
-from melisma_tap_duckdb.engine import Engine, Node, Source, Table, plain, safe_line
+from melisma_tap_duckdb.engine import Engine, Node, Source, Table, safe_line
 from melisma_tap_duckdb.typemap import Mapped, map_type
 
 __all__ = ["DuckDBEngine"]
@@ -71,7 +72,7 @@ class DuckDBEngine(Engine):
             statements = self._connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise ConfigError(setting, "is not one SELECT", "Put other statements into init_sql")
-        return f"(\n{_without_semicolon(sql)}\n) AS q"
+        return f"(\n{_without_semicolon(sql)}\n)"
 
     def columns(self, source: Source) -> dict[str, Node]:
         """The columns, with the comments that a table has."""
@@ -90,10 +91,9 @@ class DuckDBEngine(Engine):
             if name not in mapped:
                 raise CatalogError(source.stream, f'its column "{name}" is not there any more', "Discover again")
             quoted = self.dialect.quote(name)
-            now, then = plain(mapped[name].node), plain(node)
-            if now == then or now == {"type": "string"} == {"type": then["type"]}:
+            if unchanged(mapped[name].node, node):
                 sql = mapped[name].cast(quoted)
-            elif then == {"type": "string"}:
+            elif is_text(node):
                 sql = f"CAST({quoted} AS VARCHAR)"
             else:
                 rule = f'its column "{name}" is of another type than the catalog says'

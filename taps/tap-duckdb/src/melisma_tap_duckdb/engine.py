@@ -15,7 +15,7 @@ from melisma.sql.dialect import Dialect
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Engine", "Source", "Table", "open_engine", "plain"]
+__all__ = ["Engine", "Source", "Table", "open_engine", "safe_line"]
 
 Node = dict[str, Any]
 
@@ -127,19 +127,6 @@ def open_engine(config: Mapping[str, Any]) -> Engine:
     from melisma_tap_duckdb.duck import DuckDBEngine
 
     return DuckDBEngine(config)
-
-
-def plain(node: Mapping[str, Any]) -> Node:
-    """A column's schema without what does not bear on its values: null, titles, descriptions."""
-    kinds = node.get("type", [])
-    types = [kinds] if isinstance(kinds, str) else [kind for kind in kinds if kind != "null"]
-    kept: Node = {key: value for key, value in node.items() if key not in {"type", "title", "description"}}
-    if isinstance(node.get("properties"), dict):
-        kept["properties"] = {name: plain(member) for name, member in node["properties"].items()}
-    for member in ("items", "additionalProperties"):
-        if isinstance(node.get(member), dict):
-            kept[member] = plain(node[member])
-    return {"type": types[0] if len(types) == 1 else types, **kept}
 
 
 def safe_line(text: str) -> str:

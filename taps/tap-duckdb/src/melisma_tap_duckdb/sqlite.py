@@ -18,8 +18,9 @@ from urllib.parse import quote as url_quote
 import pyarrow as pa
 
 from melisma.errors import BadRecord, CatalogError, ConfigError, DatabaseError, StorageError
+from melisma.sql.columns import plain
 from melisma.sql.dialect import SQLITE
-from melisma_tap_duckdb.engine import Engine, Node, Source, Table, plain, safe_line
+from melisma_tap_duckdb.engine import Engine, Node, Source, Table, safe_line
 
 __all__ = ["SQLiteEngine"]
 

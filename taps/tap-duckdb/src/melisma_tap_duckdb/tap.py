@@ -32,6 +32,7 @@ class TapDuckDB(ArrowTap):
 
     def discover_streams(self) -> Sequence[QueryStream]:
         """The configured tables and queries; those that a given catalog has are not looked at again."""
+        from melisma.tap.sql import refuse_missing
         from melisma_tap_duckdb.read import QueryStream
 
         queries = read_queries(self.config)
@@ -50,6 +51,8 @@ class TapDuckDB(ArrowTap):
             stream.primary_keys = keys
             stream.replication_key = replication_key
             streams[source.stream] = stream
+        if catalog is not None:
+            refuse_missing(catalog, streams)
         return list(streams.values())
 
     def close(self) -> None:

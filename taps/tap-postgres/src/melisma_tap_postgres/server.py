@@ -1,0 +1,130 @@
+"""The connection: one transaction that all streams are read in, and batches straight from binary COPY."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_manager import Error
+from adbc_driver_postgresql import StatementOptions, dbapi
+
+from melisma.errors import DatabaseError
+from melisma.sql.ahead import read_ahead
+from melisma_tap_postgres.settings import connection_string
+from melisma_tap_postgres.sqlstate import ConnectionLost, translated
+
+__all__ = ["Server"]
+
+_BYTES = 4 << 20  # of a batch, about
+_FIRST = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    "SET LOCAL TimeZone = 'UTC'",
+    "SET LOCAL DateStyle = 'ISO'",
+    "SET LOCAL IntervalStyle = 'iso_8601'",
+    "SET LOCAL standard_conforming_strings = on",
+    "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """A PostgreSQL database, read in one snapshot for as long as the connection holds."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._where = connection_string(config)
+        self._retries: int = config.get("connect_retries", 5)
+        self._connection = self._connect()
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query on the catalog."""
+        with _failures(), self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            found: list[dict[str, Any]] = cursor.fetch_arrow_table().to_pylist()
+            return found
+
+    def batches(self, sql: str, stream: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, as the driver makes them from COPY.
+
+        Raises:
+            ConnectionLost: the connection dropped; `reconnect` makes another.
+            DatabaseError: the query failed.
+        """
+        with _failures(stream), self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: _BYTES})
+
+            def read() -> Iterator[pa.RecordBatch]:
+                cursor.execute(sql)
+                yield from cursor.fetch_record_batch()
+
+            try:
+                yield from read_ahead(read(), cursor.adbc_cancel)
+            except OSError as error:
+                # What comes between two rows has no SQLSTATE, and a text in the server's language.
+                _log.debug("PostgreSQL: %s", error)
+                raise self._broken(stream) from None
+
+    def _broken(self, stream: str) -> DatabaseError:
+        """What a fault between two rows was: the connection's end, or the query's."""
+        try:
+            self._connection.rollback()
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                cursor.fetchall()
+        except Error:
+            return ConnectionLost("PostgreSQL", "the connection dropped", stream=stream, fix="Run it again")
+        rule = "the server ended the query while its rows were read: a value it cannot reckon with, or a timeout"
+        return DatabaseError("PostgreSQL", rule, stream=stream, fix="Set TAP_POSTGRES_LOGLEVEL=DEBUG to see why")
+
+    def reconnect(self) -> None:
+        """Leave the dropped connection, and begin a transaction, with a snapshot of its own, on another."""
+        with contextlib.suppress(Error):
+            self._connection.close()
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        """End the transaction and the connection."""
+        with contextlib.suppress(Error):
+            self._connection.close()
+
+    def pause(self, failures: int) -> None:
+        """Wait before another try: a quarter of a second, doubled by each failure, half a minute at most."""
+        time.sleep(min(0.25 * 2**failures, 30))
+
+    @property
+    def retries(self) -> int:
+        """How often a lost connection is made again."""
+        return self._retries
+
+    def _connect(self) -> dbapi.Connection:
+        failures = 0
+        while True:
+            try:
+                with _failures():
+                    connection = dbapi.connect(self._where)
+                    with connection.cursor() as cursor:
+                        for statement in _FIRST:
+                            cursor.execute(statement)
+                    return connection
+            except ConnectionLost as error:
+                if failures >= self._retries:
+                    raise
+                _log.warning("%s; trying again", error)
+                self.pause(failures)
+                failures += 1
+
+
+@contextlib.contextmanager
+def _failures(stream: str | None = None) -> Iterator[None]:
+    """The driver's errors as ours."""
+    try:
+        yield
+    except Error as error:
+        _log.debug("PostgreSQL: %s", error)
+        raise translated(error, stream) from None

@@ -1,0 +1,137 @@
+"""The settings, their JSON Schema, and the connection that they describe."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from melisma.errors import ConfigError
+
+__all__ = ["CONFIG", "connection_string"]
+
+METHODS = ("FULL_TABLE", "INCREMENTAL")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def _text(title: str, description: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "title": title, "description": description, **more}
+
+
+def _switch(title: str, description: str) -> dict[str, Any]:
+    return {"type": "boolean", "title": title, "description": description, "default": False}
+
+
+CONFIG: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "host": _text("Host", "The server's name or address; by default what libpq takes: PGHOST, a service, ..."),
+        "port": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 65535,
+            "title": "Port",
+            "description": "The server's port.",
+        },
+        "user": _text("User", "Who to log in as."),
+        "password": _text("Password", "That user's password; PGPASSWORD and the password file work too.", secret=True),
+        "database": _text("Database", "The database to read."),
+        "sqlalchemy_url": _text(
+            "URL",
+            "A postgresql:// URL with all of these in it, and any of libpq's parameters; it goes before them.",
+            secret=True,
+        ),
+        "ssl_enable": _switch("SSL", "Whether the settings below, which begin with ssl_, count."),
+        "ssl_mode": _text("SSL mode", "How much the server has to prove.", enum=list(SSL_MODES), default="verify-full"),
+        "ssl_certificate_authority": _text(
+            "Certificate authority", "Whose certificates are trusted: a path, or the certificate itself (PEM)."
+        ),
+        "ssl_client_certificate_enable": _switch(
+            "Client certificate", "Whether the tap shows a certificate of its own."
+        ),
+        "ssl_client_certificate": _text("Client certificate", "The tap's certificate: a path, or itself (PEM)."),
+        "ssl_client_private_key": _text("Client key", "Its key: a path, or itself (PEM).", secret=True),
+        "filter_schemas": {
+            "type": "array",
+            "items": {"type": "string"},
+            "title": "Schemas",
+            "description": "The schemas to look at; by default all but the system's own.",
+        },
+        "default_replication_method": _text(
+            "Default replication method",
+            "The method of streams for which the catalog has none.",
+            enum=list(METHODS),
+            default="FULL_TABLE",
+        ),
+        "dates_as_string": _switch(
+            "Dates as strings",
+            "Whether date, timestamp and timestamptz are sent as text, as PostgreSQL writes them: for infinity and for "
+            "years outside 1 to 9999.",
+        ),
+        "max_record_count": {
+            "type": "integer",
+            "minimum": 1,
+            "title": "Record limit",
+            "description": "The most rows to read of each stream, for trying out.",
+        },
+        "resume_full_table": _switch(
+            "Resume full tables",
+            "Whether FULL_TABLE streams with a primary key are read in its order, with a STATE as it goes, so that a "
+            "run that was cut short goes on within the table. For targets that append or upsert.",
+        ),
+        "connect_retries": {
+            "type": "integer",
+            "minimum": 0,
+            "default": 5,
+            "title": "Retries",
+            "description": "How often a connection that fails or drops is made again before the run fails.",
+        },
+    },
+}
+
+
+def connection_string(config: Mapping[str, Any]) -> str:
+    """What libpq needs to connect, as its keywords and values; what is not set is libpq's own to find.
+
+    Raises:
+        ConfigError: the URL is no PostgreSQL URL, or a certificate is missing.
+    """
+    url = config.get("sqlalchemy_url")
+    if url:
+        plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        if not plain.startswith("postgresql://"):
+            raise ConfigError("sqlalchemy_url", "is no PostgreSQL URL", "It begins with postgresql://")
+        return plain
+    names = {"host": "host", "port": "port", "user": "user", "password": "password", "database": "dbname"}
+    values = {theirs: str(config[ours]) for ours, theirs in names.items() if config.get(ours) is not None}
+    if config.get("ssl_enable"):
+        values["sslmode"] = config.get("ssl_mode", "verify-full")
+        files = {"sslrootcert": "ssl_certificate_authority"}
+        if config.get("ssl_client_certificate_enable"):
+            files |= {"sslcert": "ssl_client_certificate", "sslkey": "ssl_client_private_key"}
+        values |= {key: _file(setting, config[setting]) for key, setting in files.items() if config.get(setting)}
+    values.setdefault("application_name", "tap-postgres")
+    return " ".join(f"{key}='{_escaped(value)}'" for key, value in values.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _file(setting: str, value: str) -> str:
+    """A path: that which is given, or a private file with what is given."""
+    if value.lstrip().startswith("-----BEGIN"):
+        folder = Path(tempfile.mkdtemp(prefix="tap-postgres-"))  # for this user only
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = folder / setting
+        path.touch(mode=0o600)
+        path.write_text(value.strip() + "\n", encoding="utf-8")
+        return str(path)
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise ConfigError(setting, "there is no such file", "Set a path, or the PEM text itself")
+    return str(path)

@@ -1,0 +1,70 @@
+"""The tap: which streams there are, and their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from singer_sdk import Tap
+
+from melisma.errors import ConfigError
+from melisma.tap.tap import ArrowTap
+from melisma_tap_postgres.settings import CONFIG
+
+if TYPE_CHECKING:
+    from melisma_tap_postgres.read import TableStream
+    from melisma_tap_postgres.server import Server
+
+__all__ = ["TapPostgres"]
+
+
+class TapPostgres(ArrowTap):
+    """Singer tap for PostgreSQL: tables and views, whole or by a replication key."""
+
+    name = "tap-postgres"
+    package_name = "melisma-tap-postgres"
+    config_jsonschema: ClassVar[dict[str, Any]] = CONFIG
+    # A replication key says where to start; it need not be a date.
+    capabilities: ClassVar = [each for each in Tap.capabilities if each.name != "START_DATE"]
+    dynamic_catalog = True
+
+    def discover_streams(self) -> Sequence[TableStream]:
+        """The tables and views that the user may read, with the columns of the catalog where one is given."""
+        from melisma.tap.sql import refuse_missing
+        from melisma_tap_postgres.discover import find_relations
+        from melisma_tap_postgres.read import TableStream
+
+        if self.config.get("resume_full_table") and self.config.get("emit_activate_version_messages"):
+            rule = "cannot go with emit_activate_version_messages: a version begins and ends with one run"
+            raise ConfigError("resume_full_table", rule, "Set one of them to false")
+        catalog = self.input_catalog
+        streams = []
+        for relation in find_relations(self._server, self.config):
+            entry = catalog.get_stream(relation.stream) if catalog is not None else None
+            if catalog is not None and entry is None:
+                continue
+            schema = entry.schema.to_dict() if entry is not None else relation.json_schema()
+            stream = TableStream(self, self._server, relation, schema)
+            stream.primary_keys = relation.keys
+            if self.config.get("default_replication_method"):
+                stream.forced_replication_method = self.config["default_replication_method"]
+            streams.append(stream)
+        if catalog is not None:
+            refuse_missing(catalog, {stream.name for stream in streams})
+        return streams
+
+    def close(self) -> None:
+        """End the connection, if there is one; who uses the tap in a process of its own need not."""
+        if "_server" in self.__dict__:
+            self._server.close()
+
+    @cached_property
+    def _server(self) -> Server:
+        from melisma_tap_postgres.server import Server
+
+        return Server(self.config)
+
+
+if __name__ == "__main__":
+    TapPostgres.cli()

@@ -1,0 +1,138 @@
+"""A PostgreSQL server of the tests' own, from Debian's packages: `postgres.py start | stop | address`.
+
+Its data lies below `.cache/services`, where the server's user can reach that, or else in a temporary folder that the
+note there names. It listens on a free port of this machine only. Starting twice is as good as once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / ".cache" / "services"
+NOTE = CACHE / "postgres.json"
+USER, PASSWORD = "melisma", "melisma-tests"
+PACKAGE = "postgresql"
+
+
+class MissingError(Exception):
+    """Why there is no server."""
+
+
+def start() -> dict[str, str]:
+    """Start the server if it does not run; gives `host`, `port`, `user` and `password`.
+
+    Raises:
+        MissingError: PostgreSQL is not installed, or does not start.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "postgres.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = address()
+        return found if found is not None else _start()
+
+
+def stop() -> None:
+    """Stop it, and remove its data."""
+    note = _note()
+    if note is not None:
+        _as_server(_program("pg_ctl"), "-D", note["data"], "-m", "immediate", "-w", "stop", check=False)
+        shutil.rmtree(Path(note["data"]).parent, ignore_errors=True)
+        NOTE.unlink(missing_ok=True)
+
+
+def address() -> dict[str, str] | None:
+    """Where it listens; None if it does not."""
+    note = _note()
+    if note is None:
+        return None
+    try:
+        with socket.create_connection((note["host"], int(note["port"])), 5):
+            return {name: note[name] for name in ("host", "port", "user", "password")}
+    except OSError:
+        return None
+
+
+def _start() -> dict[str, str]:
+    stop()
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=CACHE if _reachable(CACHE) else None))
+    data = folder / "data"
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    secret = folder / "password"
+    secret.write_text(PASSWORD, encoding="utf-8")
+    secret.chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+    _as_server(_program("initdb"), "-D", str(data), "-U", USER, *options)
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": "",
+        "wal_level": "logical",
+        "fsync": "off",
+        "max_connections": "50",
+    }
+    arguments = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+    _as_server(
+        _program("pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w", "-t", "120", "-o", arguments, "start"
+    )
+    note = {"host": "127.0.0.1", "port": str(port), "user": USER, "password": PASSWORD, "data": str(data)}
+    NOTE.write_text(json.dumps(note), encoding="utf-8")
+    found = address()
+    if found is None:
+        raise MissingError("PostgreSQL was started and does not answer")
+    return found
+
+
+def _program(name: str) -> str:
+    """One of the server's programs; Debian keeps them beside the version."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
+    found = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
+    if found is None:
+        raise MissingError(f"PostgreSQL is not installed: apt-get install {PACKAGE}")
+    return found
+
+
+def _as_server(*command: str, check: bool = True) -> None:
+    """Run a program as a user that the server agrees to run as, which root is not."""
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+    # Not into pipes: the server would keep them open.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run([*as_user, *command], cwd="/", stdout=output, stderr=output, check=False)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if check and done.returncode:
+        raise MissingError(f"{Path(command[0]).name} fails: {text.strip()[-500:]}")
+
+
+def _reachable(folder: Path) -> bool:
+    """Whether every user can go into the folder."""
+    return all(part.stat().st_mode & 0o001 for part in [folder, *folder.parents])
+
+
+def _note() -> dict[str, str] | None:
+    try:
+        found: dict[str, str] = json.loads(NOTE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["stop"]:
+        stop()
+    else:
+        sys.stdout.write(f"{start() if sys.argv[1:] == ['start'] else address()}\n")

@@ -1,0 +1,150 @@
+"""A database of the test's own on a real server, and tap-postgres on it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from melisma_tap_postgres.tap import TapPostgres
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+@dataclass
+class Output:
+    """What a run wrote."""
+
+    messages: list[dict[str, Any]]
+
+    def records(self, stream: str | None = None) -> list[dict[str, Any]]:
+        """The records of a stream, or of all."""
+        return [m["record"] for m in self.messages if m["type"] == "RECORD" and stream in {None, m["stream"]}]
+
+    def properties(self, stream: str) -> dict[str, Any]:
+        """The columns that a stream's SCHEMA names."""
+        found: dict[str, Any] = next(
+            m["schema"]["properties"] for m in self.messages if m["type"] == "SCHEMA" and m["stream"] == stream
+        )
+        return found
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The last STATE."""
+        found: dict[str, Any] = [m["value"] for m in self.messages if m["type"] == "STATE"][-1]
+        return found
+
+
+@dataclass
+class Database:
+    """A database, seen by its owner through psycopg, and the tap on it."""
+
+    address: dict[str, str]
+    name: str
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def connect(self, **more: Any) -> psycopg.Connection[Any]:
+        """Another connection to it; each statement is a transaction."""
+        return psycopg.connect(**self.address, dbname=self.name, autocommit=True, **more)
+
+    def run(self, *statements: str) -> None:
+        """Run statements."""
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        """A configuration for it."""
+        return {**self.address, "port": int(self.address["port"]), "database": self.name, **self.settings, **more}
+
+    def catalog(self, **more: Any) -> dict[str, Any]:
+        """What discovery finds, with everything selected."""
+        tap = TapPostgres(config=self.config(**more), setup_mapper=False)
+        try:
+            catalog: dict[str, Any] = json.loads(tap.catalog_json_text)
+        finally:
+            tap.close()
+        return catalog
+
+    def incremental(self, key: str, stream: str | None = None) -> dict[str, Any]:
+        """The catalog, with its streams, or one of them, by a replication key."""
+        catalog = self.catalog()
+        for entry in catalog["streams"]:
+            if stream in {None, entry["stream"]}:
+                entry |= {"replication_method": "INCREMENTAL", "replication_key": key}
+        return catalog
+
+    def sync(self, state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None, **more: Any) -> Output:
+        """Run it in this process."""
+        output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        with contextlib.redirect_stdout(output):
+            tap = TapPostgres(config=self.config(**more), state=state, catalog=catalog)
+            try:
+                tap.sync_all()
+            finally:
+                tap.close()
+        output.seek(0)
+        return Output([json.loads(line, parse_float=Decimal) for line in output])
+
+    def command(self, config: dict[str, Any], *arguments: str) -> list[str]:
+        """The command line of the executable."""
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        return [sys.executable, "-m", "melisma_tap_postgres.tap", "--config", str(path), *arguments]
+
+    def execute(self, config: dict[str, Any], *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the executable."""
+        return subprocess.run(
+            self.command(config, *arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+
+
+def server() -> dict[str, str]:
+    """The server's address; it is started if it does not run."""
+    path = Path(__file__).parents[2] / "services" / "postgres.py"
+    spec = importlib.util.spec_from_file_location("services_postgres", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        found: dict[str, str] = module.start()
+    except module.MissingError as error:
+        if IN_CI:
+            raise
+        pytest.skip(str(error), allow_module_level=True)
+    return found
+
+
+@pytest.fixture(scope="session")
+def address() -> dict[str, str]:
+    """Where the server listens."""
+    return server()
+
+
+@pytest.fixture
+def database(address: dict[str, str], tmp_path: Path) -> Iterator[Database]:
+    """A new database, empty."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield Database(address, name, tmp_path)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -35,11 +35,13 @@ native: $(STAMP) ## Build the optional native decoder (needs Rust)
 demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs
 	$(BIN)/python demo/run.py
 
-services: $(STAMP) ## Install and start the servers of the storage tests (S3, Azure, GCS, SFTP, HTTP); quick when up
+services: $(STAMP) ## Install and start the tests' servers (S3, Azure, GCS, SFTP, HTTP, PostgreSQL); quick when up
 	$(BIN)/python tests/services start
+	$(BIN)/python tests/services/postgres.py start
 
 services-stop: $(STAMP) ## Stop them
 	$(BIN)/python tests/services stop
+	$(BIN)/python tests/services/postgres.py stop
 
 test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow and not spark" $(ARGS)
@@ -74,6 +76,6 @@ constraints: ## Resolve all dependencies anew and write constraints.txt
 	$(PYTHON) tools/constraints.py
 
 clean: ## Remove the environment, caches, and the demo's data and lake
-	test ! -x $(BIN)/python || $(BIN)/python tests/services stop
+	test ! -x $(BIN)/python || $(MAKE) services-stop
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-data demo-lake
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

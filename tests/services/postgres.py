@@ -1,5 +1,7 @@
 """A PostgreSQL server of the tests' own, from Debian's packages: `postgres.py start | stop | address`.
 
+`start` as root installs the package if it is missing (`make services`); the tests themselves install nothing.
+
 Its data lies below `.cache/services`, where the server's user can reach that, or else in a temporary folder that the
 note there names. It listens on a free port of this machine only. Starting twice is as good as once.
 """
@@ -60,6 +62,15 @@ def address() -> dict[str, str] | None:
             return {name: note[name] for name in ("host", "port", "user", "password")}
     except OSError:
         return None
+
+
+def install() -> None:
+    """Install the server's package, as root and where there is apt-get."""
+    if os.geteuid() or shutil.which("apt-get") is None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", PACKAGE]):
+        subprocess.run(["apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def _start() -> dict[str, str]:
@@ -135,4 +146,6 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["stop"]:
         stop()
     else:
+        if sys.argv[1:] == ["start"]:
+            install()
         sys.stdout.write(f"{start() if sys.argv[1:] == ['start'] else address()}\n")

@@ -169,8 +169,9 @@ def main() -> int:
     chains = [chain for chain in chains if options.place in {None, chain.place}]
     began = time.monotonic()
     results = run(chains, folder, options.workers)
-    given = "" if options.share >= 1 else f" --share {options.share}"
-    command = f'make faults ARGS="--seed {options.seed}{given}"'
+    given = {"share": options.share if options.share < 1 else None, "place": options.place, "only": options.only}
+    more = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+    command = f'make faults ARGS="--seed {options.seed}{more}"'
     table = fault_table(results, command, (time.monotonic() - began) / 60)
     sys.stdout.write(table + "\n")
     if options.write:

@@ -89,7 +89,7 @@ def _foot(results: Sequence[Result], command: str, minutes: float) -> str:
     return (
         f"{hits:,} hits in {runs:,} runs on {len(results):,} lakes; {kills:,} processes were killed by SIGKILL (with "
         f"those that lead up to a fail point). {executables:,} of the hits were on the installed executable, the "
-        f"others on forks of it. {wrong:,} lakes were wrong in any other way.\n\n"
+        f"others on forks of it. Lakes that were wrong in any other way: {wrong:,}.\n\n"
         f"`{command}`, commit {commit()}, {minutes:.0f} minutes."
     )
 

@@ -142,10 +142,22 @@ def _note() -> dict[str, str] | None:
     return found
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Do as the command line says; 1 if there is no server and CI needs one."""
     if sys.argv[1:] == ["stop"]:
         stop()
-    else:
+        return 0
+    try:
         if sys.argv[1:] == ["start"]:
             install()
-        sys.stdout.write(f"{start() if sys.argv[1:] == ['start'] else address()}\n")
+        found = start() if sys.argv[1:] == ["start"] else address()
+    except MissingError as error:
+        sys.stdout.write(f"postgres  {error}\n")
+        return 1 if os.environ.get("CI") else 0
+    text = "is not running" if found is None else f"{found['host']}:{found['port']}"
+    sys.stdout.write(f"postgres  {text}  (PostgreSQL, from Debian's packages)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -213,6 +213,9 @@ def _while_streaming(text: str, stream: str | None, kind: type[Exception] | None
         rule = "a value cannot be converted to the type that the query, or JSON, needs"
         fix = "A HUGEINT of more than 38 digits is read with a query that casts it to VARCHAR"
         return BadRecord(rule, stream=stream, fix=fix)
+    if "Arrow" in text and kind is duckdb.NotImplementedException:
+        fix = "Read it with a query that casts the column to VARCHAR, or take a newer DuckDB"
+        return DatabaseError("DuckDB", "this version has no Arrow form for a column's type", stream=stream, fix=fix)
     if "Out of Memory" in text:
         fix = "Set duckdb_settings.memory_limit higher, or duckdb_settings.temp_directory"
         return DatabaseError("DuckDB", "its memory limit is reached", stream=stream, fix=fix)

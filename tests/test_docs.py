@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from melisma import errors
+from melisma.storage.options import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -113,6 +114,30 @@ def test_commands_that_pages_name_exist() -> None:
         text = page.read_text(encoding="utf-8")
         named = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE))
         assert named <= targets, by_name(page)
+
+
+def names(schema: dict[str, Any], prefix: str = "") -> set[str]:
+    """The names of all settings, nested ones as messages and pages write them."""
+    found: set[str] = set()
+    for name, node in schema.get("properties", {}).items():
+        found |= {f"{prefix}{name}"} | names(node, f"{prefix}{name}.")
+        if isinstance(node.get("items"), dict):
+            found |= names(node["items"], f"{prefix}{name}[].")
+    return found
+
+
+def test_the_migration_page_names_settings_that_exist() -> None:
+    """Each name in a column "Ours" is a setting, a connector, or what its row explains."""
+    known = set().union(*(names(about(executable)["settings"]) for executable in EXECUTABLES))
+    known |= {f"storage_options.{key}" for backend in BACKENDS.values() for key in backend.options}
+    known |= {*EXECUTABLES, "__alias__", "TARGET_PARQUET_LOGLEVEL", "..."}
+    text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in re.findall(r"^\| `.*\|$", text, re.MULTILINE)]
+    assert rows
+    for _, theirs, ours, *_ in rows:
+        named = theirs if ours.strip() == "the same" else ours
+        for name in re.findall(r"`([^`]+)`", re.sub(r"\(.*?\)", "", named)):
+            assert name in known, f"{theirs} -> {ours}"
 
 
 def test_make_alone_helps() -> None:

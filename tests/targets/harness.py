@@ -6,17 +6,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-__all__ = ["EXECUTABLE", "Message", "Target", "lines", "record", "schema", "state"]
+__all__ = ["EXECUTABLE", "Message", "Target", "lines", "record", "schema", "state", "wait_for"]
 
 EXECUTABLE = Path(sys.executable).with_name("target-parquet")
 
 Message = dict[str, Any]
+
+MEASURED = """
+import pathlib, sys
+from melisma_target_parquet.target import TargetParquet
+path = sys.argv.pop(1)
+try:
+    TargetParquet.cli()
+finally:
+    pathlib.Path(path).write_text(pathlib.Path("/proc/self/status").read_text())
+"""
+"""The executable, which says at its end how much memory it has had. What a parent can ask for, ru_maxrss, may be the
+parent's own."""
 
 
 def schema(stream: str = "s", properties: Message | None = None, keys: list[str] | None = None, **more: Any) -> Message:
@@ -60,10 +73,22 @@ class Target:
         """Run it to its end: exit code, the lines on stdout, and stderr."""
         data = messages if isinstance(messages, bytes) else lines(messages)
         with self.start(*arguments, **settings) as process:
-            out, err = process.communicate(data, timeout=120)
+            out, err = process.communicate(data, timeout=600)
         text = err.decode()
         assert "Traceback" not in text, text
         return process.returncode, out.decode().splitlines(), text
+
+    def peak(self, data: Iterable[bytes], **settings: Any) -> int:
+        """Run it to its end; gives the most memory that it has had, in bytes."""
+        status = self.folder / "status"
+        command = [sys.executable, "-c", MEASURED, str(status), "--config", str(self.config(**settings))]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            assert process.stdin is not None
+            for each in data:
+                process.stdin.write(each)
+            process.stdin.close()
+        assert process.returncode == 0
+        return int(status.read_text().split("VmHWM:")[1].split("kB")[0]) * 1024
 
     def rows(self, stream: str = "s", columns: str = "*") -> list[tuple[Any, ...]]:
         """What a stream holds, read by DuckDB."""
@@ -80,3 +105,11 @@ class Target:
 def lines(messages: Iterable[Message]) -> bytes:
     """Messages as a tap writes them."""
     return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    """Wait until something is so; far longer than it takes on a busy machine."""
+    deadline = time.monotonic() + 300
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -11,7 +11,8 @@ from singer_sdk.testing import get_tap_test_class
 
 from melisma_tap_duckdb.tap import TapDuckDB
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="tap-duckdb-suite-"))
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="tap-duckdb-suite-")  # goes when the process ends
+_FOLDER = Path(_TEMPORARY.name)
 with duckdb.connect(_FOLDER / "a.duckdb") as _shop:
     _shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, total DECIMAL(9,2), sold TIMESTAMP, tags VARCHAR[])")
     _shop.execute("INSERT INTO orders VALUES (1, 1.5, '2024-01-01', ['a']), (2, NULL, NULL, NULL)")

@@ -13,7 +13,8 @@ from singer_sdk.testing import get_tap_test_class
 
 from melisma_tap_files.tap import TapFiles
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="tap-files-suite-"))
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="tap-files-suite-")  # goes when the process ends
+_FOLDER = Path(_TEMPORARY.name)
 (_FOLDER / "a.csv").write_text(
     "id,name,price,ok,day,at\n1,x,1.5,true,2024-01-01,2024-01-01T00:00:00Z\n2,,,,,\n", encoding="utf-8"
 )

@@ -1,6 +1,6 @@
 """Parquet: files written one row group at a time, and read in batches.
 
-Encodings are chosen per column from the first row group. Measured on half a million rows, level 1 zstd: a
+Encodings are chosen per column from a stream's first row group. Measured on half a million rows, level 1 zstd: a
 dictionary makes ids, prices and random text up to ten times slower to write, and not smaller; columns with few
 values become up to half as big. DELTA_BINARY_PACKED makes integers and times without a dictionary both faster
 and smaller than plain ones. zstd level 3 cost a third more time than level 1 and saved nothing.
@@ -23,7 +23,7 @@ from melisma.arrow.types import StreamSchema
 from melisma.errors import BadFile, BadSchema, ConfigError
 from melisma.formats.writers.background import BackgroundWriter
 
-__all__ = ["COMPRESSIONS", "ParquetFileWriter", "ParquetOptions", "file_metadata", "read_batches"]
+__all__ = ["COMPRESSIONS", "Encodings", "ParquetFileWriter", "ParquetOptions", "file_metadata", "read_batches"]
 
 COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
     "zstd": (1, 22),
@@ -36,6 +36,7 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 """The codecs and their levels; None for a codec without levels."""
 
 _SAMPLE_ROWS = 8_192
+_ENOUGH_ROWS = 1_024  # what so many rows say of a stream holds for its other files, too
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
 
@@ -98,6 +99,22 @@ class ParquetOptions:
         return ParquetFileWriter(sink, schema, self, file_metadata(stream))
 
 
+class Encodings:
+    """Which columns of a stream get a dictionary, and which another encoding: chosen once, for all its files."""
+
+    def __init__(self) -> None:
+        self._chosen: tuple[list[str], dict[str, str]] | None = None
+
+    def of(self, first: pa.Table) -> tuple[list[str], dict[str, str]]:
+        """The leaves with a dictionary and the encodings of others, for a file that begins with these rows."""
+        if self._chosen is not None:
+            return self._chosen
+        chosen = choose_encodings(first)
+        if first.num_rows >= _ENOUGH_ROWS:
+            self._chosen = chosen
+        return chosen
+
+
 _JSON = msgspec.json.Encoder(decimal_format="number")  # numbers of a schema are read as Decimal, to keep them exact
 
 
@@ -119,18 +136,24 @@ class ParquetFileWriter(BackgroundWriter):
         schema: of every batch.
         options: see ParquetOptions.
         metadata: key-value metadata of the file.
+        encodings: of the stream's files; chosen for this one alone by default.
 
     Raises:
         BadSchema: Parquet has no such type.
     """
 
     def __init__(
-        self, sink: Any, schema: pa.Schema, options: ParquetOptions, metadata: Mapping[str, str] | None = None
+        self,
+        sink: Any,
+        schema: pa.Schema,
+        options: ParquetOptions,
+        metadata: Mapping[str, str] | None = None,
+        encodings: Encodings | None = None,
     ) -> None:
         _refuse_empty_structs(schema, (metadata or {}).get("melisma.stream"))
         super().__init__(sink, schema)
         self._options = options
-        self._metadata = dict(metadata or {})
+        self._metadata, self._encodings = dict(metadata or {}), encodings or Encodings()
         self._writer: Any = None
 
     def _encode(self, table: pa.Table) -> None:
@@ -149,7 +172,7 @@ class ParquetFileWriter(BackgroundWriter):
             self._writer.is_open = False
 
     def _open(self, first: pa.Table) -> Any:
-        dictionaries, encodings = choose_encodings(first)
+        dictionaries, encodings = self._encodings.of(first)
         codec = "NONE" if self._options.compression == "none" else self._options.compression
         return pq.ParquetWriter(
             self._sink,

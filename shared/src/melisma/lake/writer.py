@@ -121,13 +121,17 @@ class WriteBudget:
             self._buffers.pop(partition, None)
 
     def relieve(self) -> None:
-        """Write out the largest buffers if there is too much; down to half, so that this is rare."""
+        """Write out the largest buffers if there is too much; down to half, so that this is rare.
+
+        Settled rows go first: the tail's cannot stand in one file with them.
+        """
         if self._buffered <= self._limit:
             return
-        for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
-            if self._buffered <= self._limit // 2:
-                return
-            partition.flush()
+        for tail in (False, True):
+            for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
+                if self._buffered <= self._limit // 2:
+                    return
+                partition.flush(tail=tail)
 
 
 class StreamWriter:
@@ -157,7 +161,8 @@ class StreamWriter:
         budget: WriteBudget,
         partition_by: Sequence[PartitionField] = (),
     ) -> None:
-        self.lake, self.format, self.budget, self.schema, self.stream = lake, file_format, budget, schema, schema.stream
+        self.lake, self.budget, self.schema, self.stream = lake, budget, schema, schema.stream
+        self.format = file_format.for_stream()
         self.group_rows = min(file_format.row_group_rows, budget.batch_rows or file_format.row_group_rows)
         self._partitioner = Partitioner(schema, partition_by, fold=lake.folds_case)
         self.file_schema = self._partitioner.file_schema
@@ -286,9 +291,10 @@ class _Partition:
         while self.rows >= self._writer.group_rows or self.bytes >= file_format.row_group_bytes:
             self._write_group()
 
-    def flush(self) -> None:
-        """Write the whole buffer out: settled rows, then the tail in a file of its own."""
-        while self.rows:
+    def flush(self, *, tail: bool) -> None:
+        """Write the buffer's settled rows out; then the tail, too, in a file of its own, if that is asked for."""
+        self._catch_up()
+        while self._settled or (tail and self.rows):
             self._write_group()
 
     def retire(self) -> None:

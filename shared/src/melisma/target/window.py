@@ -9,11 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from melisma.wire.blocks import BLOCK_BYTES
 from melisma.wire.framing import Run
 
 __all__ = ["Part", "State", "Window"]
 
-_LEAST = 512 * 1024
 _MOST = 16 * 1024 * 1024
 _PER_STREAM = 256 * 1024
 
@@ -38,7 +38,8 @@ class Part:
             return self.runs[0]
         lines = [line for run in self.runs for line in run.lines]
         closed = all(run.closed for run in self.runs)
-        return Run(self.runs[0].stream, b"".join(run.data for run in self.runs), lines, closed)
+        versioned = any(run.versioned for run in self.runs)
+        return Run(self.runs[0].stream, b"".join(run.data for run in self.runs), lines, closed, versioned)
 
     def before(self, line: int) -> Run | None:
         """Those that stand before a line of the input, or None if there are none."""
@@ -47,7 +48,7 @@ class Part:
         if not count:
             return None
         data = b"".join(run.data.splitlines(keepends=True)[:count]) if count < len(run.lines) else run.data
-        return Run(run.stream, data, run.lines[:count], run.closed)
+        return Run(run.stream, data, run.lines[:count], run.closed, run.versioned)
 
 
 class Window:
@@ -66,7 +67,12 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether it is time to decode: enough for each stream's share to be worth a call, and never too much."""
-        return self._size >= max(_LEAST, min(_MOST, _PER_STREAM * len(self.parts)))
+        return self._size >= self.wanted
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes make it full."""
+        return max(BLOCK_BYTES, min(_MOST, _PER_STREAM * len(self.parts)))
 
     @property
     def empty(self) -> bool:

@@ -215,7 +215,7 @@ class RowVersions:
     """Finds where the version that RECORD lines name changes. Looks at a run's first and last line alone."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, int | None] = {}
+        self._newest: dict[str, int | None] = {}  # of streams whose latest line names one
         self._decode = msgspec.json.Decoder(_Line).decode
 
     @property
@@ -228,7 +228,7 @@ class RowVersions:
         known = self._newest.get(run.stream)
         if not run.versioned or b'"version"' not in run.data:
             yield run, None, known is not None
-            self._newest[run.stream] = None
+            self._newest.pop(run.stream, None)
             return
         end = run.data.rfind(b"\n", 0, len(run.data) - 1) + 1
         first, last = self._version(run.data[: run.data.find(b"\n")]), self._version(run.data[end:])

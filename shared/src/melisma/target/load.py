@@ -167,8 +167,9 @@ class Load:
         except InputError:
             self._flush()  # an earlier fault in what was read before this one is raised instead
             raise
+        if self._window.parts:
+            self.block_bytes = self._window.block_bytes
         if self._window.full:
-            self.block_bytes = self._window.wanted
             self._flush()
 
     def end(self) -> None:

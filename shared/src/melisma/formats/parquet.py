@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -41,6 +41,22 @@ _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
 
 
+class Encodings:
+    """Which columns of a stream get a dictionary, and which another encoding: chosen once, for all its files."""
+
+    def __init__(self) -> None:
+        self._chosen: tuple[list[str], dict[str, str]] | None = None
+
+    def of(self, first: pa.Table) -> tuple[list[str], dict[str, str]]:
+        """The leaves with a dictionary and the encodings of others, for a file that begins with these rows."""
+        if self._chosen is not None:
+            return self._chosen
+        chosen = choose_encodings(first)
+        if first.num_rows >= _ENOUGH_ROWS:
+            self._chosen = chosen
+        return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class ParquetOptions:
     """How files are written.
@@ -51,6 +67,7 @@ class ParquetOptions:
         row_group_rows: the most rows of a row group.
         row_group_bytes: about the most Arrow bytes of a row group, before encoding.
         max_file_bytes: a file is finished when it has reached this size, as written.
+        encodings: of the columns of one stream; each file's own where it is not of one stream.
 
     Raises:
         ConfigError: a value cannot work.
@@ -61,6 +78,7 @@ class ParquetOptions:
     row_group_rows: int = 1_000_000
     row_group_bytes: int = 32 << 20
     max_file_bytes: int = 256 << 20
+    encodings: Encodings | None = None
 
     def __post_init__(self) -> None:
         if self.compression not in COMPRESSIONS:
@@ -94,25 +112,13 @@ class ParquetOptions:
         """
         _refuse_empty_structs(schema, stream.stream)
 
+    def for_stream(self) -> ParquetOptions:
+        """Encodings are chosen once for all files of a stream."""
+        return replace(self, encodings=Encodings())
+
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> ParquetFileWriter:
         """Begin a file; its key-value metadata says whose it is."""
         return ParquetFileWriter(sink, schema, self, file_metadata(stream))
-
-
-class Encodings:
-    """Which columns of a stream get a dictionary, and which another encoding: chosen once, for all its files."""
-
-    def __init__(self) -> None:
-        self._chosen: tuple[list[str], dict[str, str]] | None = None
-
-    def of(self, first: pa.Table) -> tuple[list[str], dict[str, str]]:
-        """The leaves with a dictionary and the encodings of others, for a file that begins with these rows."""
-        if self._chosen is not None:
-            return self._chosen
-        chosen = choose_encodings(first)
-        if first.num_rows >= _ENOUGH_ROWS:
-            self._chosen = chosen
-        return chosen
 
 
 _JSON = msgspec.json.Encoder(decimal_format="number")  # numbers of a schema are read as Decimal, to keep them exact
@@ -136,24 +142,18 @@ class ParquetFileWriter(BackgroundWriter):
         schema: of every batch.
         options: see ParquetOptions.
         metadata: key-value metadata of the file.
-        encodings: of the stream's files; chosen for this one alone by default.
 
     Raises:
         BadSchema: Parquet has no such type.
     """
 
     def __init__(
-        self,
-        sink: Any,
-        schema: pa.Schema,
-        options: ParquetOptions,
-        metadata: Mapping[str, str] | None = None,
-        encodings: Encodings | None = None,
+        self, sink: Any, schema: pa.Schema, options: ParquetOptions, metadata: Mapping[str, str] | None = None
     ) -> None:
         _refuse_empty_structs(schema, (metadata or {}).get("melisma.stream"))
         super().__init__(sink, schema)
         self._options = options
-        self._metadata, self._encodings = dict(metadata or {}), encodings or Encodings()
+        self._metadata, self._encodings = dict(metadata or {}), options.encodings or Encodings()
         self._writer: Any = None
 
     def _encode(self, table: pa.Table) -> None:

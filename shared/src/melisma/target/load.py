@@ -158,15 +158,27 @@ class Load:
             block = block[: len(block) - len(self._rest)]
         # Until a commit is due, STATEs need not keep records apart: the window cuts at lines, not at messages.
         apart = self._overdue or self._versions.named
+        early: InputError | None = None  # records that come before their SCHEMA: STATEs before them count
         try:
             for part in self._framer.cut(block, states_apart=apart):
-                if isinstance(part, Run):
+                if isinstance(part, Run) and part.stream in self._routes:
                     self._take(part)
-                else:
+                elif isinstance(part, Run):
+                    found = self._streams.before_schema(part)
+                    early = found if early is None else min(early, found, key=_line)
+                elif early is None or part.line < _line(early):
                     self._meet(part, commit=apart)
-        except InputError:
-            self._flush()  # an earlier fault in what was read before this one is raised instead
-            raise
+                else:
+                    break
+            if early is not None:
+                raise early
+        except InputError as error:
+            first = min(early or error, error, key=_line)
+            try:
+                self._flush()  # an earlier fault in what was read before this one is raised instead
+            except InputError as other:
+                first = min(first, other, key=_line)
+            raise first from first.__cause__
         if self._window.parts:
             self.block_bytes = self._window.block_bytes
         if self._window.full:
@@ -235,8 +247,6 @@ class Load:
         return self._clock() - self._committed_at >= self._commit_seconds
 
     def _take(self, run: Run) -> None:
-        if run.stream not in self._routes:
-            raise self._streams.before_schema(run)
         self.counts["RECORD"] += len(run.lines)
         for part, version, other in self._versions.cut(run):
             if other:
@@ -358,7 +368,7 @@ class Load:
         if bad is not None:
             faults.append(bad)
         if faults:
-            return min(faults, key=lambda error: error.line or 0)
+            return min(faults, key=_line)
         self._note(noted)
         if state is not None:
             for each in rows:
@@ -459,6 +469,10 @@ def _state_facts(facts: Facts, sink: ArrowSink, tally: Tally) -> None:
     facts.schemas[stream] = sink.described
     if sink.boundary is not None:
         facts.boundaries[stream] = sink.boundary
+
+
+def _line(error: InputError) -> int:
+    return error.line or 0
 
 
 def _now() -> dt.datetime:

@@ -229,9 +229,7 @@ class NativeFramer(Framer):
                 if found.type == "RECORD":
                     start = block.index(line, at)
                     closed = line[:1] == b"{" and line[-1:] == b"}"
-                    self._native.add(
-                        self._number(str(found.stream), line), start, start + len(line), number, closed
-                    )
+                    self._native.add(self._number(str(found.stream), line), start, start + len(line), number, closed)
                 else:
                     states.append(Message(found.type, line, number))
                     if self._apart or found.type != "STATE":

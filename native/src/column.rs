@@ -43,6 +43,9 @@ impl Validity {
     }
 }
 
+/// Every integer up to this one is a double, too.
+const EXACT: u64 = 1 << 53;
+
 /// Room of at least so many bytes is given back when a value's column turns out shorter than was thought.
 const SPARE: usize = 1024;
 
@@ -358,6 +361,18 @@ impl Column {
             Self::Object(column) => column.clear(),
             Self::List(column) => column.clear(),
             Self::Map(column) => column.clear(),
+        }
+    }
+
+    /// Whether it holds an integer beyond 2^53, which a double may not hold.
+    pub fn holds_large(&self) -> bool {
+        match self {
+            Self::Int64(column) => column.values.iter().fold(false, |any, value| any | (value.unsigned_abs() > EXACT)),
+            Self::UInt64(column) => column.values.iter().fold(false, |any, &value| any | (value > EXACT)),
+            Self::Object(column) => column.members.iter().any(|each| each.column.holds_large()),
+            Self::List(column) => column.item.holds_large(),
+            Self::Map(column) => column.holds_large(),
+            _ => false,
         }
     }
 

@@ -54,7 +54,7 @@ impl Array {
     }
 }
 
-type Decoded = (Array, Option<Array>, Option<Array>, Vec<(String, u64)>);
+type Decoded = (Array, Option<Array>, Option<Array>, Vec<(String, u64)>, Vec<String>);
 
 #[derive(IntoPyObject)]
 enum Outcome {
@@ -96,8 +96,8 @@ impl Decoder {
 
     /// Decodes lines, each ended by a newline.
     ///
-    /// Returns the record's array, those of `time_extracted` and `version` (None unless wanted) and how often unknown
-    /// members held a value; or a text that says why this is left to the row path.
+    /// Returns the record's array, those of `time_extracted` and `version` (None unless wanted) how often unknown
+    /// members held a value, and the columns that hold an integer beyond 2^53; or a text that says why this is left to the row path.
     fn decode(&self, py: Python<'_>, data: &[u8], count: usize) -> Outcome {
         // Poisoned means that a run panicked half-way: what it left behind is not to be built on.
         let decoded = py.detach(|| match self.0.lock() {
@@ -110,6 +110,7 @@ impl Decoder {
                 batch.extracted.map(Array),
                 batch.versions.map(Array),
                 batch.unknown,
+                batch.large,
             )),
             Err(why) => Outcome::Why(why),
         }

@@ -139,6 +139,10 @@ impl Map {
         self.entries.item.object()
     }
 
+    pub fn holds_large(&self) -> bool {
+        self.entries.item.holds_large()
+    }
+
     pub fn finish(&mut self, of: &DataType) -> ArrayData {
         let (key, item) = of_entries(of);
         let keys = self.keys.finish(key);

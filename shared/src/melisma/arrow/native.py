@@ -31,6 +31,7 @@ class NativeBatch:
     extracted: pa.Array | None
     versions: pa.Array | None
     unknown: Counter[str]
+    large: frozenset[str]
 
 
 class NativeDecoder(Protocol):
@@ -84,13 +85,14 @@ class _Decoder:
         if isinstance(found, str):
             _logger.debug("A run of stream %s goes by rows: %s", self._stream, found)
             return None
-        record, extracted, versions, unknown = found
+        record, extracted, versions, unknown, large = found
         batch = pa.record_batch(record, schema=self._schema)
         return NativeBatch(
             batch,
             None if extracted is None else pa.array(extracted),
             None if versions is None else pa.array(versions),
             Counter(dict(unknown)),
+            frozenset(large),
         )
 
 

@@ -248,12 +248,13 @@ class Load:
 
     def _take(self, run: Run) -> None:
         self.counts["RECORD"] += len(run.lines)
+        columns = self._routes[run.stream].width
         for part, version, other in self._versions.cut(run):
             if other:
                 self._flush()
                 for sink in self._routes[run.stream].sinks:
                     sink.begin(version)
-            self._window.add(part)
+            self._window.add(part, columns)
 
     def _meet(self, message: Message, *, commit: bool) -> None:
         self.counts[message.type] += 1

@@ -18,7 +18,8 @@ __all__ = ["Part", "State", "Window"]
 
 _MOST = 48 * 1024 * 1024
 _MOST_BLOCK = 4 * 1024 * 1024
-_PER_STREAM = 256 * 1024
+_MOST_PER_STREAM = 16 * 1024 * 1024
+_PER_COLUMN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ class Window:
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
         self.states: list[State] = []
-        self._size = 0
+        self._size = self._wanted = 0
 
-    def add(self, run: Run) -> None:
-        """Take a run."""
+    def add(self, run: Run, columns: int) -> None:
+        """Take a run of a stream with so many columns."""
         part = self.parts.get(run.stream)
         if part is None:
             part = self.parts[run.stream] = Part()
+            self._wanted += min(_MOST_PER_STREAM, columns * _PER_COLUMN)
         part.runs.append(run)
         self._size += len(run.data)
 
@@ -92,7 +94,7 @@ class Window:
     @property
     def wanted(self) -> int:
         """How many bytes make it full."""
-        return max(BLOCK_BYTES, min(_MOST, _PER_STREAM * len(self.parts)))
+        return max(BLOCK_BYTES, min(_MOST, self._wanted))
 
     @property
     def empty(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import growth, start
 from benchmarks.batch import COPIES, input_file
-from benchmarks.contestants import WORKS, Contestant, Job, Work
+from benchmarks.contestants import NATIVE, WORKS, Contestant, Job, Work
 from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
 from benchmarks.measure import Cost, RunFailed, run
+from benchmarks.peers.environments import SDK
 from benchmarks.report import Result, machine, picture, replace_block, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +28,7 @@ SLOW_SHARE = 10
 def main(arguments: Sequence[str]) -> int:
     """Run what was asked for. Returns the exit code: 1 if a run was void."""
     options = _options(arguments)
+    command = shlex.join(["python", "-m", "benchmarks", *arguments])
     failed: list[str] = []
     for work in WORKS:
         if options.only and work.name not in options.only:
@@ -33,21 +37,29 @@ def main(arguments: Sequence[str]) -> int:
         results = _measure(work, options, failed)
         if not results:
             continue
-        text = table(work.title, results, work.contestants[0].name)
+        text = table(work.title, results, results[0].name)
         print(text, flush=True)
         if options.write:
-            _write(work, options, results, shlex.join(["python", "-m", "benchmarks", *arguments]), text)
+            _write(work, options, results, command, text)
+    for name, measure in (("growth", _growth), ("start", _start)):
+        if options.only is None or name in options.only:
+            print(f"{name} ...", file=sys.stderr)
+            text = measure(options, failed)
+            print(text, flush=True)
+            if options.write:
+                replace_block(DOCUMENT, name, f"{text}\n`{command}`. {machine()}.")
     for each in failed:
         print(f"VOID: {each}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    names = [*(work.name for work in WORKS), "growth", "start"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the rows, two rounds: some four minutes")
     parser.add_argument("--rows", type=int, help="rows of every work, instead of each one's own number")
     parser.add_argument("--rounds", type=int, help="how often everyone runs, in turns (3; 2 with --quick)")
-    parser.add_argument("--only", action="append", choices=[work.name for work in WORKS], help="may be repeated")
+    parser.add_argument("--only", action="append", choices=names, help="may be repeated")
     parser.add_argument("--contestant", action="append", help="a part of a contestant's name; may be repeated")
     parser.add_argument("--same-rows", action="store_true", help="slow peers get all the rows, not a tenth")
     parser.add_argument("--write", action="store_true", help="put the tables and pictures into docs/performance.md")
@@ -70,6 +82,9 @@ def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list
     taking_part = []
     for each in work.contestants:
         if options.contestant and not any(part in each.name for part in options.contestant):
+            continue
+        if each.module and importlib.util.find_spec(each.module) is None:
+            print(f"  {each.name}: left out, {each.module} is not installed", file=sys.stderr)
             continue
         try:
             if each.environment is not None:
@@ -119,18 +134,54 @@ def _once(work: Work, contestant: Contestant, source: Path, rows: int) -> Cost:
         output.mkdir()
         command = contestant.command(Job(source, output, CACHE / "venvs", work.shape))
         cost = run(command, Path(folder) / "stderr.log")
-        _count(contestant, output / contestant.within, rows)
+        _count(contestant.form, output / contestant.within, rows)
     print(f"  {contestant.name}: {cost.cpu:.2f} CPU s, {cost.wall:.2f} s", file=sys.stderr)
     return cost
 
 
-def _count(contestant: Contestant, output: Path, rows: int) -> None:
-    command = [sys.executable, "-m", "benchmarks.readback", contestant.form, str(output)]
+def _count(form: str, output: Path, rows: int, times: int = 1) -> None:
+    command = [sys.executable, "-m", "benchmarks.readback", form, str(output)]
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    wanted = [str(rows), str(rows * (rows + 1) // 2)]
+    wanted = [str(rows * times), str(rows * (rows + 1) // 2 * times)]
     if found.stdout.split() != wanted:
         told = found.stdout.strip() or found.stderr[-500:]
         raise RunFailed(f"rows and sum of ids should be {' '.join(wanted)}, read back: {told}")
+
+
+def _growth(options: argparse.Namespace, failed: list[str]) -> str:
+    """One run of each case, natively where that is possible, and without."""
+    results: dict[bool, list[tuple[growth.Case, Result]]] = {True: [], False: []}
+    share = 5 if options.quick else 1
+    ways = [True, False] if importlib.util.find_spec(NATIVE) else [False]
+    for case in growth.CASES:
+        source, rows = case.source(CACHE / "data", share), case.rows(share)
+        for native in ways:
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                output = Path(folder) / "out"
+                output.mkdir()
+                command = growth.command(case, source, Path(folder) / "config.json", output, native=native)
+                try:
+                    cost = run(command, Path(folder) / "stderr.log")
+                    _count("parquet", output, rows, case.times)
+                except RunFailed as error:
+                    failed.append(f"growth: {case.title}: {error}")
+                    continue
+            print(f"  {case.title}: {cost.cpu:.2f} CPU s, {cost.rss >> 20} MiB", file=sys.stderr)
+            size = source.stat().st_size * case.times
+            results[native].append((case, Result(case.title, rows * case.times, size, [cost])))
+    return growth.growth_table(results[True], results[False])
+
+
+def _start(options: argparse.Namespace, failed: list[str]) -> str:  # noqa: ARG001
+    """Everyone's start, in turns."""
+    SDK.make(CACHE / "venvs")
+    commands = start.starts(CACHE / "venvs")
+    costs: dict[str, list[Cost]] = {name: [] for name in commands}
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        for _ in range(start.ROUNDS + 1):
+            for name, command in commands.items():
+                costs[name].append(run(command, Path(folder) / "stderr.log"))
+    return start.starts_table({name: Result(name, 1, 0, found[1:]) for name, found in costs.items()})
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.data import CSV_COLUMNS, SHAPES
 from benchmarks.measure import Command
 from benchmarks.peers.environments import DLT, DUCKDB, JSONL, SDK, Environment
 
-__all__ = ["WORKS", "Contestant", "Job", "Work"]
+__all__ = ["NATIVE", "WORKS", "Contestant", "Job", "Work", "target"]
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -52,6 +52,7 @@ class Contestant:
         slow: whether it gets fewer rows.
         within: the folder of the output that holds the rows.
         environment: what it needs installed; None for our own environment.
+        module: what it needs in our own environment; it is left out where that is not there.
     """
 
     name: str
@@ -60,11 +61,12 @@ class Contestant:
     slow: bool = False
     within: str = ""
     environment: Environment | None = None
+    module: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A thing to be done; the first contestant is ours, and what the others are compared with.
+    """A thing to be done; the first contestant that takes part is what the others are compared with.
 
     Attributes:
         name: for `--only`.
@@ -82,10 +84,17 @@ class Work:
     input: str = "singer"
 
 
-def _target(**settings: object) -> Callable[[Job], Command]:
+def target(config: Path, output: Path, *, native: bool, **settings: object) -> Command:
+    """target-parquet, with the native extension or without."""
+    config.write_text(json.dumps({"destination_path": str(output), **settings}))
+    environment = {} if native else {"MELISMA_NATIVE": "0"}
+    return Command([str(BIN / "target-parquet"), "--config", str(config)], environment=environment)
+
+
+def _target(*, native: bool, **settings: object) -> Callable[[Job], Command]:
     def command(job: Job) -> Command:
-        config = job.config(destination_path=str(job.output), **settings)
-        return Command([str(BIN / "target-parquet"), "--config", config], stdin=job.source)
+        made = target(job.output.parent / "config.json", job.output, native=native, **settings)
+        return replace(made, stdin=job.source)
 
     return command
 
@@ -151,9 +160,21 @@ def _plain_tap(job: Job) -> Command:
     return Command([str(python), script, "--config", config], stdout=job.output / "out.singer")
 
 
+NATIVE = "melisma_native"
 _OURS = (
-    Contestant("melisma target-parquet", _target(), "parquet"),
-    Contestant("melisma target-parquet, unknown fields dropped", _target(on_unknown_field="drop"), "parquet"),
+    Contestant("melisma target-parquet (native)", _target(native=True), "parquet", module=NATIVE),
+    Contestant(
+        "melisma target-parquet (native), unknown fields dropped",
+        _target(native=True, on_unknown_field="drop"),
+        "parquet",
+        module=NATIVE,
+    ),
+    Contestant("melisma target-parquet (pure)", _target(native=False), "parquet"),
+    Contestant(
+        "melisma target-parquet (pure), unknown fields dropped",
+        _target(native=False, on_unknown_field="drop"),
+        "parquet",
+    ),
 )
 _PLAIN = Contestant(
     "plain singer-sdk BatchSink, validation on", _plain_target(validate=True), "parquet", slow=True, environment=SDK

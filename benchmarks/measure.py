@@ -23,12 +23,14 @@ class Command:
         stdin: what it reads; nothing by default.
         stdout: where its output goes; nowhere by default.
         environment: variables beside those of this process.
+        feeder: a program that writes what it reads, in place of `stdin`; its cost does not count.
     """
 
     argv: list[str]
     stdin: Path | None = None
     stdout: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    feeder: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,20 @@ def run(command: Command, log: Path) -> Cost:
     """
     stdout = command.stdout or Path(os.devnull)
     with (command.stdin or Path(os.devnull)).open("rb") as read, stdout.open("wb") as write, log.open("wb") as errors:
+        feeder = subprocess.Popen(command.feeder, stdout=subprocess.PIPE) if command.feeder else None
         begun = time.perf_counter()
         process = subprocess.Popen(
             command.argv,
-            stdin=read,
+            stdin=feeder.stdout if feeder else read,
             stdout=write,
             stderr=errors,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **command.environment},
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
+    if feeder and feeder.stdout:
+        feeder.stdout.close()
+        feeder.wait()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = log.read_bytes()[-_TAIL:].decode(errors="replace")

@@ -43,6 +43,21 @@ impl Validity {
     }
 }
 
+/// Every integer up to this one is a double, too.
+const EXACT: u64 = 1 << 53;
+
+/// Room of at least so many bytes is given back when a value's column turns out shorter than was thought.
+const SPARE: usize = 1024;
+
+/// A vector as a buffer, without much room beyond its end: batches wait for their row group for long.
+pub fn trimmed<T: arrow_buffer::ArrowNativeType>(mut values: Vec<T>) -> Buffer {
+    let spare = (values.capacity() - values.len()) * size_of::<T>();
+    if spare > SPARE && spare > values.len() * size_of::<T>() / 8 {
+        values.shrink_to_fit();
+    }
+    Buffer::from_vec(values)
+}
+
 /// How large a run is.
 #[derive(Clone, Copy)]
 pub struct Size {
@@ -75,11 +90,7 @@ pub struct Fixed<T> {
     validity: Validity,
 }
 
-impl<T: Copy + Default> Fixed<T>
-where
-    Vec<T>: Into<Buffer>,
-    T: arrow_buffer::ArrowNativeType,
-{
+impl<T: Copy + Default + arrow_buffer::ArrowNativeType> Fixed<T> {
     pub fn new() -> Self {
         Self { values: Vec::new(), validity: Validity::default() }
     }
@@ -101,7 +112,7 @@ where
     pub fn finish(&mut self, of: &DataType) -> ArrayData {
         let len = self.values.len();
         let nulls = self.validity.finish(len);
-        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(take(&mut self.values).into()))
+        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(trimmed(take(&mut self.values))))
     }
 }
 
@@ -149,7 +160,7 @@ impl Varying {
         let ends = std::mem::replace(&mut self.ends, vec![0]);
         let bytes = take(&mut self.bytes);
         let builder = ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls);
-        built(builder.add_buffer(ends.into()).add_buffer(bytes.into()))
+        built(builder.add_buffer(trimmed(ends)).add_buffer(trimmed(bytes)))
     }
 }
 
@@ -350,6 +361,18 @@ impl Column {
             Self::Object(column) => column.clear(),
             Self::List(column) => column.clear(),
             Self::Map(column) => column.clear(),
+        }
+    }
+
+    /// Whether it holds an integer beyond 2^53, which a double may not hold.
+    pub fn holds_large(&self) -> bool {
+        match self {
+            Self::Int64(column) => column.values.iter().fold(false, |any, value| any | (value.unsigned_abs() > EXACT)),
+            Self::UInt64(column) => column.values.iter().fold(false, |any, &value| any | (value > EXACT)),
+            Self::Object(column) => column.members.iter().any(|each| each.column.holds_large()),
+            Self::List(column) => column.item.holds_large(),
+            Self::Map(column) => column.holds_large(),
+            _ => false,
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Batch {
     pub extracted: Option<ArrayData>,
     pub versions: Option<ArrayData>,
     pub unknown: Vec<(String, u64)>,
+    /// The record's members that hold an integer beyond 2^53.
+    pub large: Vec<String>,
 }
 
 impl Lines {
@@ -70,13 +72,15 @@ impl Lines {
         }
         let mut unknown = Vec::new();
         self.record.take_unknown("", &mut unknown);
+        let large = self.record.members.iter().filter(|each| each.column.holds_large());
+        let large = large.map(|each| each.name.to_string()).collect();
         let (mut extracted, mut versions) = (None, None);
         if let Some(envelope) = &mut self.envelope {
             let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
             extracted = Some(envelope.extracted.finish(&utc));
             versions = Some(envelope.versions.finish(&DataType::Int64));
         }
-        Ok(Batch { record: self.record.finish(&self.of), extracted, versions, unknown })
+        Ok(Batch { record: self.record.finish(&self.of), extracted, versions, unknown, large })
     }
 
     fn clear(&mut self) {

@@ -20,14 +20,15 @@ use arrow_schema::ffi::FFI_ArrowSchema;
 use arrow_schema::{DataType, Field};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyBytes, PyCapsule};
 
 use crate::envelope::Lines;
+use crate::framing::{Framing, Group};
 use crate::object::Unknown;
 use crate::plan::Rules;
 
 /// Changes with the meaning of `Decoder`'s arguments and results; melisma uses the version that it knows.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// An array that is handed over by the Arrow C data interface, as often as it is asked for.
 #[pyclass(frozen, module = "melisma_native")]
@@ -53,7 +54,7 @@ impl Array {
     }
 }
 
-type Decoded = (Array, Option<Array>, Option<Array>, Vec<(String, u64)>);
+type Decoded = (Array, Option<Array>, Option<Array>, Vec<(String, u64)>, Vec<String>);
 
 #[derive(IntoPyObject)]
 enum Outcome {
@@ -95,8 +96,8 @@ impl Decoder {
 
     /// Decodes lines, each ended by a newline.
     ///
-    /// Returns the record's array, those of `time_extracted` and `version` (None unless wanted) and how often unknown
-    /// members held a value; or a text that says why this is left to the row path.
+    /// Returns the record's array, those of `time_extracted` and `version` (None unless wanted) how often unknown
+    /// members held a value, and the columns that hold an integer beyond 2^53; or a text that says why this is left to the row path.
     fn decode(&self, py: Python<'_>, data: &[u8], count: usize) -> Outcome {
         // Poisoned means that a run panicked half-way: what it left behind is not to be built on.
         let decoded = py.detach(|| match self.0.lock() {
@@ -109,18 +110,94 @@ impl Decoder {
                 batch.extracted.map(Array),
                 batch.versions.map(Array),
                 batch.unknown,
+                batch.large,
             )),
             Err(why) => Outcome::Why(why),
         }
     }
 }
 
-/// The lines of a block: how many there are, where those start that do not begin with `begin` (at most `most`), and
-/// whether every other one ends with a brace.
+/// Cuts blocks into the RECORD lines of each stream, which it knows by how they begin.
+///
+/// A block's lines are taken by `scan` and `add`, and handed out by `take`.
+#[pyclass(module = "melisma_native")]
+struct Framer(Box<Framing>);
+
+// Python aligns its objects to 16 bytes at most. What holds vectors, as a searcher does, stands in a box of its own.
+const _: () = assert!(align_of::<Framer>() <= 8 && align_of::<Decoder>() <= 8 && align_of::<Array>() <= 8);
+
+/// The stream, its lines, the number of the first one, those of all unless they follow one another, whether all are
+/// known to begin and end as an object does.
+type Taken<'py> = (usize, Bound<'py, PyBytes>, u64, Option<Bound<'py, PyBytes>>, usize, bool);
+
+#[pymethods]
+impl Framer {
+    #[new]
+    fn new() -> Self {
+        Self(Box::new(Framing::new()))
+    }
+
+    /// Lines that begin so, up to the key `"record"`, are RECORDs of this stream.
+    fn learn(&mut self, beginning: &[u8], stream: usize) {
+        self.0.learn(beginning, stream);
+    }
+
+    /// Knows no beginning any more.
+    fn forget(&mut self) {
+        self.0.forget();
+    }
+
+    /// Gives up the lines taken so far.
+    fn clear(&mut self) {
+        self.0.take();
+    }
+
+    /// Takes known lines from a place in the block on; where the first other line starts (or the end), and its number.
+    fn scan(&mut self, block: &[u8], at: usize, number: u64) -> PyResult<(usize, u64)> {
+        if !block.ends_with(b"\n") {
+            return Err(PyValueError::new_err("a block ends with a newline"));
+        }
+        Ok(self.0.scan(block, at, number))
+    }
+
+    /// Takes a line of a stream that was not known, from `start` to before `end`.
+    fn add(&mut self, stream: usize, start: usize, end: usize, number: u64, closed: bool) {
+        self.0.add(stream, start, end, number, closed);
+    }
+
+    /// The lines taken so far by stream, in the order of their first lines.
+    fn take<'py>(&mut self, py: Python<'py>, block: Bound<'py, PyBytes>) -> PyResult<Vec<Taken<'py>>> {
+        self.0.take().into_iter().map(|group| taken(py, &group, &block)).collect()
+    }
+}
+
+fn taken<'py>(py: Python<'py>, group: &Group, block: &Bound<'py, PyBytes>) -> PyResult<Taken<'py>> {
+    let bytes = block.as_bytes();
+    let data = match group.place(bytes) {
+        Some((0, end)) if end == bytes.len() => block.clone(),
+        Some((start, end)) => PyBytes::new(py, &bytes[start..end]),
+        None => PyBytes::new_with(py, group.size, |into| {
+            group.write(bytes, into);
+            Ok(())
+        })?,
+    };
+    let (first, numbers) = match group.first() {
+        Some(first) => (first, None),
+        None => {
+            let numbers = PyBytes::new_with(py, group.count * 8, |into| {
+                group.write_numbers(into);
+                Ok(())
+            })?;
+            (0, Some(numbers))
+        }
+    };
+    Ok((group.stream, data, first, numbers, group.count, group.closed))
+}
+
+/// Whether a text stands anywhere in a block.
 #[pyfunction]
-fn lines(py: Python<'_>, block: &[u8], begin: &[u8], most: usize) -> (usize, Vec<usize>, bool) {
-    let found = py.detach(|| framing::lines(block, begin, most));
-    (found.count, found.others, found.closed)
+fn contains(py: Python<'_>, block: &[u8], text: &[u8]) -> bool {
+    py.detach(|| memchr::memmem::find(block, text).is_some())
 }
 
 /// The type of an object with the Arrow PyCapsule interface for schemas.
@@ -136,6 +213,7 @@ fn imported(schema: &Bound<'_, PyAny>) -> PyResult<DataType> {
 fn melisma_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add_function(wrap_pyfunction!(lines, module)?)?;
+    module.add_function(wrap_pyfunction!(contains, module)?)?;
+    module.add_class::<Framer>()?;
     module.add_class::<Decoder>()
 }

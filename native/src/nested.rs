@@ -3,7 +3,7 @@
 use arrow_data::{ArrayData, ArrayDataBuilder};
 use arrow_schema::DataType;
 
-use crate::column::{built, Column, Share, Size, Validity, Varying};
+use crate::column::{built, trimmed, Column, Share, Size, Validity, Varying};
 use crate::cursor::{Cursor, Parsed};
 use crate::json_text;
 use crate::object::Object;
@@ -48,7 +48,7 @@ impl Nested {
         let nulls = self.validity.finish(len);
         let ends = std::mem::replace(&mut self.ends, vec![0]);
         self.share.took(*ends.last().unwrap_or(&0) as usize);
-        ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(ends.into())
+        ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(trimmed(ends))
     }
 
     pub fn read(&mut self, cursor: &mut Cursor<'_>) -> Parsed<()> {
@@ -137,6 +137,10 @@ impl Map {
     /// The objects among its values, for their unknown members.
     pub fn object(&mut self) -> Option<&mut Object> {
         self.entries.item.object()
+    }
+
+    pub fn holds_large(&self) -> bool {
+        self.entries.item.holds_large()
     }
 
     pub fn finish(&mut self, of: &DataType) -> ArrayData {

@@ -54,6 +54,21 @@ def test_a_cut_last_line_commits_up_to_the_last_state(target: Target) -> None:
     assert target.rows() == [(1,)]
 
 
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_states_between_streams_that_take_turns_commit_up_to_the_fault(
+    target: Target, monkeypatch: pytest.MonkeyPatch, native: str
+) -> None:
+    """Of streams whose records take turns, what the last STATE before a fault covers lands, and nothing else."""
+    monkeypatch.setenv("MELISMA_NATIVE", native)
+    turns = [record(n, stream) for n in range(1, 40) for stream in ("a", "b")]
+    fault = record(1, "unknown")
+    messages = [schema("a"), schema("b"), *turns[:30], state({"n": 1}), *turns[30:50], state({"n": 2}), *turns[50:60]]
+    code, out, err = target.run([*messages, fault, *turns[60:], state({"n": 3}), record("no number", "a")])
+    assert (code, out) == (3, ['{"n": 2}'])
+    assert "line 65" in err
+    assert target.rows("a") == target.rows("b") == [(n,) for n in range(1, 26)]
+
+
 def test_an_unterminated_last_line_that_is_whole_is_taken(target: Target) -> None:
     """A missing last newline is no fault."""
     code, out, _ = target.run(lines([schema(), record(1), state({"a": 1})])[:-1])

@@ -6,6 +6,7 @@ melisma exits with 0, 1, 2, 3, 130 or 143 (docs/contract.md) and says in one lin
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import traceback
@@ -73,6 +74,8 @@ class MelismaCommand(SingerCommand):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the callback with warnings in the log, and a configuration file that cannot be read as usage error."""
+        # Batches are freed by counting references; Python's own threshold of 700 objects costs a run 3% to 5%.
+        gc.set_threshold(50_000, 20, 50)
         logging.captureWarnings(capture=True)
         warnings.filterwarnings("once", category=DeprecationWarning)
         return click.Command.invoke(self, ctx)

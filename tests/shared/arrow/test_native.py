@@ -346,18 +346,3 @@ def test_the_run_decoder_uses_it() -> None:
     assert decoded.by_block
     assert [(row, error.column) for row, error in decoded.bad] == [(0, "a")]
     assert decoded.batch == pa.record_batch([[2], ["[1,{}]"]], schema=schema.arrow)
-
-
-@SETTINGS
-@given(
-    st.lists(st.sampled_from([b"{a", b"{a}", b"{b}", b"}", b"", b"{a}\r"])),
-    st.sampled_from([b"", b"{", b"{a"]),
-    st.integers(0, 3),
-)
-def test_the_lines_of_a_block_are_told_as_python_tells_them(block: list[bytes], begin: bytes, most: int) -> None:
-    """How many lines, where those stand that begin otherwise, and whether the others are closed."""
-    starts = [sum(len(line) + 1 for line in block[:n]) for n in range(len(block))]
-    others = [start for start, line in zip(starts, block, strict=True) if not line.startswith(begin)]
-    closed = all(line.endswith(b"}") for line in block if line.startswith(begin))
-    whole = b"".join(line + b"\n" for line in block)
-    assert melisma_native.lines(whole, begin, most) == (len(block), others[:most], closed)

@@ -50,6 +50,7 @@ class Decoded:
         unknown: dotted name of each member that the schema does not name -> how many values it held.
         discarded: column -> how many of its values the stream's contract leaves out.
         by_block: whether the block path or the native decoder gave it.
+        large: the columns that hold an integer beyond 2^53; None where nobody looked.
     """
 
     batch: pa.RecordBatch
@@ -59,10 +60,11 @@ class Decoded:
     unknown: Counter[str] = field(default_factory=Counter)
     discarded: Counter[str] = field(default_factory=Counter)
     by_block: bool = False
+    large: frozenset[str] | None = None
 
     def keep(self, mask: pa.Array) -> None:
         """Take out the rows where the mask is false."""
-        self.batch = self.batch.filter(mask)
+        self.batch, self.large = self.batch.filter(mask), None
         if self.extracted is not None and self.versions is not None:
             self.extracted, self.versions = self.extracted.filter(mask), self.versions.filter(mask)
 
@@ -120,7 +122,14 @@ class RunDecoder:
             found = self._native.decode(run)
             if found is None:
                 return self._by_row(run)
-            decoded = Decoded(found.batch, found.extracted, found.versions, unknown=found.unknown, by_block=True)
+            decoded = Decoded(
+                found.batch,
+                found.extracted,
+                found.versions,
+                unknown=found.unknown,
+                by_block=True,
+                large=found.large,
+            )
             self.hold(decoded, run.lines, None)
             return decoded
         if self._parse is not None:

@@ -7,9 +7,7 @@ members are held while reading. `MELISMA_NATIVE=0` in the environment leaves it 
 
 from __future__ import annotations
 
-import importlib
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,12 +15,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from melisma.arrow.types import ColumnType, StreamSchema
+from melisma.wire.extension import native_extension
 from melisma.wire.framing import Run
 
 __all__ = ["NativeBatch", "NativeDecoder", "native_decoder"]
-
-_INTERFACE = 1
-"""The version of the extension's interface that this module speaks."""
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +31,7 @@ class NativeBatch:
     extracted: pa.Array | None
     versions: pa.Array | None
     unknown: Counter[str]
+    large: frozenset[str]
 
 
 class NativeDecoder(Protocol):
@@ -51,14 +48,8 @@ def native_decoder(
 
     The arguments are those of `melisma.arrow.decode.RunDecoder`.
     """
-    if os.environ.get("MELISMA_NATIVE") == "0" or not schema.fields or not _can_cross(schema.root):
-        return None
-    try:
-        melisma_native = importlib.import_module("melisma_native")
-    except ImportError:
-        return None
-    if melisma_native.INTERFACE != _INTERFACE:
-        _logger.warning("melisma-native %s is of another version than melisma: unused", melisma_native.__version__)
+    melisma_native = native_extension()
+    if melisma_native is None or not schema.fields or not _can_cross(schema.root):
         return None
     try:
         decoder = melisma_native.Decoder(
@@ -94,13 +85,14 @@ class _Decoder:
         if isinstance(found, str):
             _logger.debug("A run of stream %s goes by rows: %s", self._stream, found)
             return None
-        record, extracted, versions, unknown = found
+        record, extracted, versions, unknown, large = found
         batch = pa.record_batch(record, schema=self._schema)
         return NativeBatch(
             batch,
             None if extracted is None else pa.array(extracted),
             None if versions is None else pa.array(versions),
             Counter(dict(unknown)),
+            frozenset(large),
         )
 
 

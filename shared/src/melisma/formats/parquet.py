@@ -1,6 +1,6 @@
 """Parquet: files written one row group at a time, and read in batches.
 
-Encodings are chosen per column from the first row group. Measured on half a million rows, level 1 zstd: a
+Encodings are chosen per column from a stream's first row group. Measured on half a million rows, level 1 zstd: a
 dictionary makes ids, prices and random text up to ten times slower to write, and not smaller; columns with few
 values become up to half as big. DELTA_BINARY_PACKED makes integers and times without a dictionary both faster
 and smaller than plain ones. zstd level 3 cost a third more time than level 1 and saved nothing.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from melisma.arrow.types import StreamSchema
 from melisma.errors import BadFile, BadSchema, ConfigError
 from melisma.formats.writers.background import BackgroundWriter
 
-__all__ = ["COMPRESSIONS", "ParquetFileWriter", "ParquetOptions", "file_metadata", "read_batches"]
+__all__ = ["COMPRESSIONS", "Encodings", "ParquetFileWriter", "ParquetOptions", "file_metadata", "read_batches"]
 
 COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
     "zstd": (1, 22),
@@ -36,8 +36,25 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 """The codecs and their levels; None for a codec without levels."""
 
 _SAMPLE_ROWS = 8_192
+_ENOUGH_ROWS = 1_024  # what so many rows say of a stream holds for its other files, too
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
+
+
+class Encodings:
+    """Which columns of a stream get a dictionary, and which another encoding: chosen once, for all its files."""
+
+    def __init__(self) -> None:
+        self._chosen: tuple[list[str], dict[str, str]] | None = None
+
+    def of(self, first: pa.Table) -> tuple[list[str], dict[str, str]]:
+        """The leaves with a dictionary and the encodings of others, for a file that begins with these rows."""
+        if self._chosen is not None:
+            return self._chosen
+        chosen = choose_encodings(first)
+        if first.num_rows >= _ENOUGH_ROWS:
+            self._chosen = chosen
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class ParquetOptions:
         row_group_rows: the most rows of a row group.
         row_group_bytes: about the most Arrow bytes of a row group, before encoding.
         max_file_bytes: a file is finished when it has reached this size, as written.
+        encodings: of the columns of one stream; each file's own where it is not of one stream.
 
     Raises:
         ConfigError: a value cannot work.
@@ -60,6 +78,7 @@ class ParquetOptions:
     row_group_rows: int = 1_000_000
     row_group_bytes: int = 32 << 20
     max_file_bytes: int = 256 << 20
+    encodings: Encodings | None = None
 
     def __post_init__(self) -> None:
         if self.compression not in COMPRESSIONS:
@@ -92,6 +111,10 @@ class ParquetOptions:
             BadSchema: Parquet has no such type.
         """
         _refuse_empty_structs(schema, stream.stream)
+
+    def for_stream(self) -> ParquetOptions:
+        """Encodings are chosen once for all files of a stream."""
+        return replace(self, encodings=Encodings())
 
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> ParquetFileWriter:
         """Begin a file; its key-value metadata says whose it is."""
@@ -130,7 +153,7 @@ class ParquetFileWriter(BackgroundWriter):
         _refuse_empty_structs(schema, (metadata or {}).get("melisma.stream"))
         super().__init__(sink, schema)
         self._options = options
-        self._metadata = dict(metadata or {})
+        self._metadata, self._encodings = dict(metadata or {}), options.encodings or Encodings()
         self._writer: Any = None
 
     def _encode(self, table: pa.Table) -> None:
@@ -149,7 +172,7 @@ class ParquetFileWriter(BackgroundWriter):
             self._writer.is_open = False
 
     def _open(self, first: pa.Table) -> Any:
-        dictionaries, encodings = choose_encodings(first)
+        dictionaries, encodings = self._encodings.of(first)
         codec = "NONE" if self._options.compression == "none" else self._options.compression
         return pq.ParquetWriter(
             self._sink,

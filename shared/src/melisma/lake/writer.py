@@ -79,7 +79,7 @@ class WriteBudget:
     """
 
     def __init__(
-        self, max_open_files: int = 64, buffered_bytes: int = 128 << 20, *, batch_rows: int | None = None
+        self, max_open_files: int = 64, buffered_bytes: int = 96 << 20, *, batch_rows: int | None = None
     ) -> None:
         if max_open_files < 1:
             raise ConfigError("max_open_files", "is not positive", "Set a number above 0")
@@ -121,13 +121,17 @@ class WriteBudget:
             self._buffers.pop(partition, None)
 
     def relieve(self) -> None:
-        """Write out the largest buffers if there is too much; down to half, so that this is rare."""
+        """Write out the largest buffers if there is too much; down to half, so that this is rare.
+
+        Settled rows go first: the tail's cannot stand in one file with them.
+        """
         if self._buffered <= self._limit:
             return
-        for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
-            if self._buffered <= self._limit // 2:
-                return
-            partition.flush()
+        for tail in (False, True):
+            for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
+                if self._buffered <= self._limit // 2:
+                    return
+                partition.flush(tail=tail)
 
 
 class StreamWriter:
@@ -157,7 +161,8 @@ class StreamWriter:
         budget: WriteBudget,
         partition_by: Sequence[PartitionField] = (),
     ) -> None:
-        self.lake, self.format, self.budget, self.schema, self.stream = lake, file_format, budget, schema, schema.stream
+        self.lake, self.budget, self.schema, self.stream = lake, budget, schema, schema.stream
+        self.format = file_format.for_stream()
         self.group_rows = min(file_format.row_group_rows, budget.batch_rows or file_format.row_group_rows)
         self._partitioner = Partitioner(schema, partition_by, fold=lake.folds_case)
         self.file_schema = self._partitioner.file_schema
@@ -263,7 +268,7 @@ class _Partition:
     def __init__(self, writer: StreamWriter, key: tuple[str, ...]) -> None:
         self._writer, self._key = writer, key
         self._overhead = _BATCH_OVERHEAD_PER_COLUMN * len(writer.file_schema)
-        self._batches: list[pa.RecordBatch] = []
+        self._batches: list[tuple[pa.RecordBatch, int]] = []  # with the bytes that each counts for
         self._small = 0  # how many of the last batches are small and not yet joined
         self.rows = 0
         self.bytes = 0
@@ -276,9 +281,10 @@ class _Partition:
     def add(self, batch: pa.RecordBatch) -> None:
         """Buffer rows of the current epoch; write out full row groups."""
         self._catch_up()
-        self._batches.append(batch)
+        size = batch.nbytes + self._overhead
+        self._batches.append((batch, size))
         self.rows += batch.num_rows
-        self._grow(batch.nbytes + self._overhead)
+        self._grow(size)
         self._small = self._small + 1 if batch.num_rows < _SMALL_ROWS else 0
         if self._small >= _SMALL_BATCHES:
             self._join()
@@ -286,9 +292,10 @@ class _Partition:
         while self.rows >= self._writer.group_rows or self.bytes >= file_format.row_group_bytes:
             self._write_group()
 
-    def flush(self) -> None:
-        """Write the whole buffer out: settled rows, then the tail in a file of its own."""
-        while self.rows:
+    def flush(self, *, tail: bool) -> None:
+        """Write the buffer's settled rows out; then the tail, too, in a file of its own, if that is asked for."""
+        self._catch_up()
+        while self._settled or (tail and self.rows):
             self._write_group()
 
     def retire(self) -> None:
@@ -370,33 +377,35 @@ class _Partition:
         """Remove the first `count` rows from the buffer."""
         taken: list[pa.RecordBatch] = []
         size, need, used = 0, count, 0
-        for batch in self._batches:
+        for batch, held in self._batches:
             if not need:
                 break
             if batch.num_rows > need:
                 taken.append(batch.slice(0, need))
-                self._batches[used] = batch.slice(need)
-                size += taken[-1].nbytes
+                part = min(taken[-1].nbytes, held)  # slices count in whole bytes: an estimate
+                self._batches[used] = batch.slice(need), held - part
+                size += part
                 need = 0
             else:
                 taken.append(batch)
-                size += batch.nbytes + self._overhead
+                size += held
                 need -= batch.num_rows
                 used += 1
         del self._batches[:used]
         self._small = min(self._small, len(self._batches))
         self.rows -= count
         self._settled = max(0, self._settled - count)
-        self._grow(-(min(size, self.bytes) if self.rows else self.bytes))  # slices count in whole bytes: an estimate
+        self._grow(-size)
         return taken
 
     def _join(self) -> None:
         """Make one batch of many small ones: a source that changes streams with each record sends such."""
         last = self._batches[-self._small :]
-        joined = pa.concat_batches(last)
-        self._batches[-self._small :] = [joined]
+        joined = pa.concat_batches([batch for batch, _ in last])
+        size = joined.nbytes + self._overhead
+        self._batches[-self._small :] = [(joined, size)]
         self._small = 0
-        self._grow(joined.nbytes + self._overhead - sum(batch.nbytes + self._overhead for batch in last))
+        self._grow(size - sum(held for _, held in last))
 
     def _empty(self) -> None:
         self._batches, self.rows, self._settled, self._small = [], 0, 0, 0

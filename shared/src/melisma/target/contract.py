@@ -125,7 +125,7 @@ class Evolution:
             decoded: read by `reads`; changed in place.
             lines: the line of each record that went into it.
         """
-        self._note_large(decoded.batch)
+        self._note_large(decoded)
         target = [each for each in self.columns.fields if each.name not in self.computed]
         if decoded.batch.schema.names == [each.name for each in target] and all(
             each.type.arrow == column.type for each, column in zip(target, decoded.batch.schema, strict=True)
@@ -190,13 +190,17 @@ class Evolution:
         decoded.bad.sort(key=lambda each: each[0])
         decoded.keep(pa.array([row not in faults for row in range(decoded.batch.num_rows)]))
 
-    def _note_large(self, batch: pa.RecordBatch) -> None:
-        came = set(batch.schema.names)
+    def _note_large(self, decoded: Decoded) -> None:
+        came = set(decoded.batch.schema.names) if decoded.large is None else decoded.large
+        if not came:
+            return
         for each in self.reads.fields:
             name = self.names.get(each.name)
             if name is None or name in self.table.large or each.name not in came:
                 continue
-            if holds_integers(each.type) and beyond_double(batch.column(each.name), each.type):
+            if decoded.large is not None or (
+                holds_integers(each.type) and beyond_double(decoded.batch.column(each.name), each.type)
+            ):
                 self.table.large.add(name)
 
 

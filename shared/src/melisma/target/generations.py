@@ -215,15 +215,20 @@ class RowVersions:
     """Finds where the version that RECORD lines name changes. Looks at a run's first and last line alone."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, int | None] = {}
+        self._newest: dict[str, int | None] = {}  # of streams whose latest line names one
         self._decode = msgspec.json.Decoder(_Line).decode
+
+    @property
+    def named(self) -> bool:
+        """Whether some stream's latest line names a version."""
+        return any(version is not None for version in self._newest.values())
 
     def cut(self, run: Run) -> Iterator[tuple[Run, int | None, bool]]:
         """Runs of one version each, with it, and whether it is another than that of the stream's rows before."""
         known = self._newest.get(run.stream)
-        if b'"version"' not in run.data:
+        if not run.versioned or b'"version"' not in run.data:
             yield run, None, known is not None
-            self._newest[run.stream] = None
+            self._newest.pop(run.stream, None)
             return
         end = run.data.rfind(b"\n", 0, len(run.data) - 1) + 1
         first, last = self._version(run.data[: run.data.find(b"\n")]), self._version(run.data[end:])

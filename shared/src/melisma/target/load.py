@@ -22,7 +22,8 @@ from melisma.target.ending import refuse_cut_tail
 from melisma.target.generations import RowVersions, activate, finish
 from melisma.target.window import State, Window
 from melisma.wire.batch import Batch, read_batch
-from melisma.wire.framing import Framer, Run
+from melisma.wire.blocks import BLOCK_BYTES
+from melisma.wire.framing import Run, framer
 from melisma.wire.messages import Message, announces_state, envelope, state_text
 from melisma.wire.position import has_progress_markers, load_state
 
@@ -96,6 +97,9 @@ class Load:
         sync_started_at: for the `_sdc_*` columns, milliseconds since 1970.
         trust_eof: the end of the input is evidence enough that a generation is whole.
         clock: monotonic seconds.
+
+    Attributes:
+        block_bytes: how large blocks it is best fed with.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Load:
         self._streams, self._destination, self._output, self._log = streams, destination, output, logger
         self._commit_seconds, self.bad, self.batches = commit_seconds, bad, batches
         self._sync_started_at, self._trust_eof, self._clock = sync_started_at, trust_eof, clock
-        self._framer = Framer()
+        self._framer = framer()
         self._versions = RowVersions()
         self._window = Window()
         self._routes: dict[str, Route] = {}
@@ -129,6 +133,7 @@ class Load:
         self._batched_at = _now()
         self._warned: set[tuple[str, ...]] = set()
         self._rest = b""
+        self.block_bytes = BLOCK_BYTES
         self.counts: Counter[str] = Counter()
         self.discarded: Counter[tuple[str, str]] = Counter()
         self.unknown: Counter[tuple[str, str]] = Counter()
@@ -151,15 +156,33 @@ class Load:
         if not block.endswith(b"\n"):
             self._rest = block[block.rfind(b"\n") + 1 :]
             block = block[: len(block) - len(self._rest)]
+        # Until a commit is due, STATEs need not keep records apart: the window cuts at lines, not at messages.
+        apart = self._overdue or self._versions.named
+        early: InputError | None = None  # records that come before their SCHEMA: STATEs before them count
         try:
-            for part in self._framer.cut(block):
-                if isinstance(part, Run):
+            for part in self._framer.cut(block, states_apart=apart):
+                if isinstance(part, Run) and part.stream in self._routes:
                     self._take(part)
+                elif isinstance(part, Run):
+                    found = self._streams.before_schema(part)
+                    early = found if early is None else min(early, found, key=_line)
+                elif early is None or part.line < _line(early):
+                    self._meet(part, commit=apart)
                 else:
-                    self._meet(part)
-        except InputError:
-            self._flush()  # an earlier fault in what was read before this one is raised instead
-            raise
+                    break
+            if early is not None:
+                raise early
+        except InputError as error:
+            first = min(early or error, error, key=_line)
+            try:
+                self._flush()  # an earlier fault in what was read before this one is raised instead
+            except InputError as other:
+                first = min(first, other, key=_line)
+            raise first from first.__cause__
+        if self._window.parts:
+            self.block_bytes = self._window.block_bytes
+        if self._window.full:
+            self._flush()
 
     def end(self) -> None:
         """The input has ended: commit everything.
@@ -217,22 +240,23 @@ class Load:
             self._commit()
 
     def _due(self) -> bool:
-        return self._clock() - self._committed_at >= self._commit_seconds and self._state != self._released
+        return self._overdue and self._state != self._released
+
+    @property
+    def _overdue(self) -> bool:
+        return self._clock() - self._committed_at >= self._commit_seconds
 
     def _take(self, run: Run) -> None:
-        if run.stream not in self._routes:
-            raise self._streams.before_schema(run)
         self.counts["RECORD"] += len(run.lines)
+        columns = self._routes[run.stream].width
         for part, version, other in self._versions.cut(run):
             if other:
                 self._flush()
                 for sink in self._routes[run.stream].sinks:
                     sink.begin(version)
-            self._window.add(part)
-        if self._window.full:
-            self._flush()
+            self._window.add(part, columns)
 
-    def _meet(self, message: Message) -> None:
+    def _meet(self, message: Message, *, commit: bool) -> None:
         self.counts[message.type] += 1
         match message.type:
             case "STATE":
@@ -240,7 +264,7 @@ class Load:
                     self._announced = state_text(message)
                     return
                 self._window.states.append(State(state_text(message), message.line))
-                if self._clock() - self._committed_at >= self._commit_seconds:
+                if commit and self._overdue:
                     self._flush()
                     self._commit()
             case "SCHEMA":
@@ -345,7 +369,7 @@ class Load:
         if bad is not None:
             faults.append(bad)
         if faults:
-            return min(faults, key=lambda error: error.line or 0)
+            return min(faults, key=_line)
         self._note(noted)
         if state is not None:
             for each in rows:
@@ -446,6 +470,10 @@ def _state_facts(facts: Facts, sink: ArrowSink, tally: Tally) -> None:
     facts.schemas[stream] = sink.described
     if sink.boundary is not None:
         facts.boundaries[stream] = sink.boundary
+
+
+def _line(error: InputError) -> int:
+    return error.line or 0
 
 
 def _now() -> dt.datetime:

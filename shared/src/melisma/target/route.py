@@ -30,6 +30,7 @@ class Route:
 
     Attributes:
         straight: records go to one sink as they come.
+        width: how many columns it feeds.
     """
 
     def __init__(self, stream: str, maps: Sequence[tuple[StreamMap, ArrowSink | None]], schema_line: bytes) -> None:
@@ -37,6 +38,7 @@ class Route:
         self.schema_line = schema_line
         self._maps = [(each, sink) for each, sink in maps if sink is not None]
         first = self._maps[0][0] if len(self._maps) == 1 else None
+        self.width = sum(len(sink.columns.fields) for sink in self.sinks)
         self.straight = type(first) is SameRecordTransform and not first.flattening_enabled
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from melisma.errors import BadMessage, BadSchema, ConfigError, MelismaError
@@ -47,9 +46,10 @@ def route(target: ArrowTarget, message: Message) -> Route:
 
 
 def _sink(target: ArrowTarget, stream_map: Any) -> ArrowSink:
-    schema = copy.deepcopy(stream_map.transformed_schema)
-    return target.add_or_replace_sink(
-        stream_map.stream_alias, schema, list(stream_map.transformed_key_properties or [])
+    return target.add_or_replace_sink(  # a sink makes a copy of the schema for itself
+        stream_map.stream_alias,
+        stream_map.transformed_schema,
+        list(stream_map.transformed_key_properties or []),
     )
 
 

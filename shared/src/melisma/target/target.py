@@ -162,6 +162,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         try:
             for block in self._blocks:
                 load.feed(block)
+                self._blocks.block_bytes = load.block_bytes
                 read += len(block)
                 progress.show(load.records, read)
                 if self._signal is not None:

@@ -6,16 +6,20 @@ every few records cost no more than one long run. The window keeps what is neede
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from melisma.wire.blocks import BLOCK_BYTES
 from melisma.wire.framing import Run
 
 __all__ = ["Part", "State", "Window"]
 
-_LEAST = 512 * 1024
-_MOST = 16 * 1024 * 1024
-_PER_STREAM = 256 * 1024
+_MOST = 48 * 1024 * 1024
+_MOST_BLOCK = 4 * 1024 * 1024
+_MOST_PER_STREAM = 16 * 1024 * 1024
+_PER_COLUMN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,10 @@ class Part:
         """All of them as one run."""
         if len(self.runs) == 1:
             return self.runs[0]
-        lines = [line for run in self.runs for line in run.lines]
         closed = all(run.closed for run in self.runs)
-        return Run(self.runs[0].stream, b"".join(run.data for run in self.runs), lines, closed)
+        versioned = any(run.versioned for run in self.runs)
+        data = b"".join(run.data for run in self.runs)
+        return Run(self.runs[0].stream, data, _joined([run.lines for run in self.runs]), closed, versioned)
 
     def before(self, line: int) -> Run | None:
         """Those that stand before a line of the input, or None if there are none."""
@@ -47,7 +52,16 @@ class Part:
         if not count:
             return None
         data = b"".join(run.data.splitlines(keepends=True)[:count]) if count < len(run.lines) else run.data
-        return Run(run.stream, data, run.lines[:count], run.closed)
+        return Run(run.stream, data, run.lines[:count], run.closed, run.versioned)
+
+
+def _joined(numbers: Sequence[Sequence[int]]) -> Sequence[int]:
+    first, last = numbers[0], numbers[-1]
+    if isinstance(first, range) and all(isinstance(each, range) for each in numbers):
+        whole = range(first[0], last[-1] + 1)
+        if len(whole) == sum(map(len, numbers)):
+            return whole
+    return array("Q", [number for each in numbers for number in each])
 
 
 class Window:
@@ -56,17 +70,31 @@ class Window:
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
         self.states: list[State] = []
-        self._size = 0
+        self._size = self._wanted = 0
 
-    def add(self, run: Run) -> None:
-        """Take a run."""
-        self.parts.setdefault(run.stream, Part()).runs.append(run)
+    def add(self, run: Run, columns: int) -> None:
+        """Take a run of a stream with so many columns."""
+        part = self.parts.get(run.stream)
+        if part is None:
+            part = self.parts[run.stream] = Part()
+            self._wanted += min(_MOST_PER_STREAM, columns * _PER_COLUMN)
+        part.runs.append(run)
         self._size += len(run.data)
 
     @property
     def full(self) -> bool:
         """Whether it is time to decode: enough for each stream's share to be worth a call, and never too much."""
-        return self._size >= max(_LEAST, min(_MOST, _PER_STREAM * len(self.parts)))
+        return self._size >= self.wanted
+
+    @property
+    def block_bytes(self) -> int:
+        """How large the blocks of its lines are best, so that few make it full and little is held twice."""
+        return min(self.wanted, _MOST_BLOCK)
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes make it full."""
+        return max(BLOCK_BYTES, min(_MOST, self._wanted))
 
     @property
     def empty(self) -> bool:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from melisma.errors import BadMessage
+from melisma.wire.extension import native_extension
 from melisma.wire.messages import Message, envelope
 
-__all__ = ["Framer", "Run"]
+__all__ = ["Framer", "NativeFramer", "Run", "framer"]
 
 # A beginning that says no more than the type, the stream and the version: what follows is the record.
 _BEGINNING = re.compile(rb'\{(?:\s*"(?:type|stream|version)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,)+\s*"record"')
@@ -33,12 +35,14 @@ class Run:
         data: the lines, each ended by one newline.
         lines: their numbers in the input, counted from 1.
         closed: every line is known to begin with "{" and to end with "}".
+        versioned: whether the key "version" may stand in some of them.
     """
 
     stream: str
     data: bytes
     lines: Sequence[int]
     closed: bool = False
+    versioned: bool = True
 
 
 class Framer:
@@ -49,8 +53,10 @@ class Framer:
         self._streams: dict[bytes, str] = {}
         self._latest = b""
         self._others: set[bytes] = set()  # how lines that are not RECORDs have begun
+        self._versioned = True
+        self._apart = True
 
-    def cut(self, block: bytes) -> Iterator[Run | Message]:
+    def cut(self, block: bytes, *, states_apart: bool = True) -> Iterator[Run | Message]:
         """Yield the block's runs and other messages.
 
         Records of different streams may change places between two other messages; the records of one stream, and
@@ -58,12 +64,23 @@ class Framer:
 
         Args:
             block: whole lines, each ended by a newline.
+            states_apart: False if records may change places with STATE messages, too: a stream's records come in
+                fewer runs then. Those after a STATE may be yielded before it; those before it never come after it.
+                Lines with a version are kept apart from STATEs all the same.
 
         Raises:
             BadMessage: a line is not a Singer message.
         """
         if self.line == 0 and block.startswith(b"\xef\xbb\xbf"):
             block = block[3:]
+        self._versioned = self._names_a_version(block)
+        self._apart = states_apart or self._versioned
+        yield from self._cut(block)
+
+    def _names_a_version(self, block: bytes) -> bool:
+        return b'"version"' in block
+
+    def _cut(self, block: bytes) -> Iterator[Run | Message]:
         count = block.count(b"\n")
         first = self.line + 1
         begin = self._latest
@@ -72,7 +89,7 @@ class Framer:
             others = count - block.count(b"}\n" + begin) - (block.startswith(begin) and block.endswith(b"}\n"))
             if others == 0:
                 self.line += count
-                yield Run(self._streams[begin], block, range(first, first + count), closed=True)
+                yield Run(self._streams[begin], block, range(first, first + count), True, self._versioned)
                 return
             if others <= count // _FEW:
                 yield from self._between(block, begin, others)
@@ -109,12 +126,13 @@ class Framer:
         first = self.line + 1
         self.line += count
         closed = data.endswith(b"}\n") and (known or data.count(b"}\n" + begin) == count - 1)
-        return Run(self._streams[begin], data, range(first, first + count), closed)
+        return Run(self._streams[begin], data, range(first, first + count), closed, self._versioned)
 
     def _line_by_line(self, lines: list[bytes], first: int) -> Iterator[Run | Message]:
         single = len(lines) == 1
         streams = self._streams
         grouped: dict[str, tuple[list[bytes], list[int]]] = {}
+        states: list[Message] = []
         number = first - 1
         for raw in lines:
             number += 1
@@ -127,14 +145,18 @@ class Framer:
                 try:
                     found = envelope(line, number)
                 except BadMessage:
-                    yield from _runs(grouped)  # what came before it: a fault in that is the first
+                    yield from self._runs(grouped)  # what came before it: a fault in that is the first
+                    yield from states
                     raise
                 if found.type != "RECORD":
-                    yield from _runs(grouped)
-                    grouped.clear()
                     if len(self._others) < _MOST_OTHERS:
                         self._others.add(line[:_OTHER_BYTES])
-                    yield Message(found.type, line, number)
+                    states.append(Message(found.type, line, number))
+                    if self._apart or found.type != "STATE":
+                        yield from self._runs(grouped)
+                        yield from states
+                        grouped.clear()
+                        states.clear()
                     continue
                 stream = str(found.stream)
                 self._learn(line, stream)
@@ -147,24 +169,106 @@ class Framer:
             else:
                 group[0].append(raw)
                 group[1].append(number)
-        yield from _runs(grouped)
+        yield from self._runs(grouped)
+        yield from states
         if not single:
             self.line = number - (lines[-1] == b"")
 
     def _learn(self, line: bytes, stream: str) -> None:
-        match = _BEGINNING.match(line)
-        if match and b'"type"' in match[0] and b'"stream"' in match[0]:
+        beginning = _beginning(line)
+        if beginning is not None:
             if len(self._streams) >= _MOST_BEGINNINGS:
                 self._streams.clear()
-            self._latest = match[0]
-            self._streams[match[0]] = stream
+            self._latest = beginning
+            self._streams[beginning] = stream
+
+    def _runs(self, grouped: dict[str, tuple[list[bytes], list[int]]]) -> Iterator[Run]:
+        for stream, (lines, numbers) in grouped.items():
+            closed = all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
+            lines.append(b"")
+            yield Run(stream, b"\n".join(lines), numbers, closed, self._versioned)
 
 
-def _runs(grouped: dict[str, tuple[list[bytes], list[int]]]) -> Iterator[Run]:
-    for stream, (lines, numbers) in grouped.items():
-        closed = all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
-        lines.append(b"")
-        yield Run(stream, b"\n".join(lines), numbers, closed)
+class NativeFramer(Framer):
+    """The same by `melisma-native`: one scan, whatever order the streams' lines come in.
+
+    Args:
+        extension: the module `melisma_native`.
+    """
+
+    def __init__(self, extension: Any) -> None:
+        super().__init__()
+        self._native, self._contains = extension.Framer(), extension.contains
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._beginnings = 0
+
+    def _names_a_version(self, block: bytes) -> bool:
+        return bool(self._contains(block, b'"version"'))
+
+    def _cut(self, block: bytes) -> Iterator[Run | Message]:
+        if not block:
+            return
+        self._native.clear()  # an earlier block may not have been cut to its end
+        states: list[Message] = []
+        at, number = 0, self.line + 1
+        while True:
+            at, number = self._native.scan(block, at, number)
+            self.line = number - 1
+            if at == len(block):
+                break
+            end = block.index(b"\n", at)
+            line = block[at:end].strip(b" \t\r")
+            if line:
+                try:
+                    found = envelope(line, number)
+                except BadMessage:
+                    yield from self._taken(block)
+                    yield from states
+                    raise
+                if found.type == "RECORD":
+                    start = block.index(line, at)
+                    closed = line[:1] == b"{" and line[-1:] == b"}"
+                    self._native.add(self._number(str(found.stream), line), start, start + len(line), number, closed)
+                else:
+                    states.append(Message(found.type, line, number))
+                    if self._apart or found.type != "STATE":
+                        yield from self._taken(block)
+                        yield from states
+                        states.clear()
+            at, number = end + 1, number + 1
+        yield from self._taken(block)
+        yield from states
+
+    def _number(self, stream: str, line: bytes) -> int:
+        number = self._numbers.setdefault(stream, len(self._names))
+        if number == len(self._names):
+            self._names.append(stream)
+        beginning = _beginning(line)
+        if beginning is not None:
+            if self._beginnings >= _MOST_BEGINNINGS:
+                self._native.forget()
+                self._beginnings = 0
+            self._native.learn(beginning, number)
+            self._beginnings += 1
+        return number
+
+    def _taken(self, block: bytes) -> Iterator[Run]:
+        for number, data, first, numbers, count, closed in self._native.take(block):
+            lines = range(first, first + count) if numbers is None else memoryview(numbers).cast("Q")
+            yield Run(self._names[number], data, lines, closed, self._versioned)
+
+
+def framer() -> Framer:
+    """The framer for an input: the native one where it is installed."""
+    extension = native_extension()
+    return Framer() if extension is None else NativeFramer(extension)
+
+
+def _beginning(line: bytes) -> bytes | None:
+    """How a RECORD line begins, up to the key of its record, if that tells its type and stream and no more."""
+    match = _BEGINNING.match(line)
+    return match[0] if match and b'"type"' in match[0] and b'"stream"' in match[0] else None
 
 
 def _differing(block: bytes, begin: bytes) -> list[int]:

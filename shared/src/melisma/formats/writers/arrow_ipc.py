@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -63,6 +63,10 @@ class ArrowFormat:
 
     def check(self, schema: pa.Schema, stream: StreamSchema) -> None:
         """Arrow holds every type that it has."""
+
+    def for_stream(self) -> Self:
+        """Nothing need be remembered."""
+        return self
 
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> ArrowWriter:
         """Begin a file; its schema's metadata says whose it is."""

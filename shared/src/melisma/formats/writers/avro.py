@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -98,6 +98,10 @@ class AvroFormat:
             BadSchema: Avro has no such type.
         """
         avro_schema(schema, stream, uuids=self.uuids)
+
+    def for_stream(self) -> Self:
+        """Nothing need be remembered."""
+        return self
 
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> AvroFileWriter:
         """Begin a file; its header says whose it is."""

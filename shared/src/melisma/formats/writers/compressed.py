@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -57,6 +57,10 @@ class CompressedFormat(abc.ABC):
 
     def check(self, schema: pa.Schema, stream: StreamSchema) -> None:  # noqa: B027 - most hold everything
         """Refuse what the format cannot hold."""
+
+    def for_stream(self) -> Self:
+        """Nothing need be remembered."""
+        return self
 
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema) -> CompressedWriter:
         """Begin a file."""

@@ -66,6 +66,9 @@ class FileFormat(Protocol):
             BadSchema: there is no way to write a column.
         """
 
+    def for_stream(self) -> FileFormat:
+        """The same for the files of one stream: it may remember what the first of them told about the rows."""
+
     def open_file(self, sink: Any, schema: pa.Schema, stream: StreamSchema, /) -> FileWriter:
         """Begin a file.
 

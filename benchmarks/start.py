@@ -1,0 +1,38 @@
+"""What a start costs: `--version` and `--about` of ours and of a bare singer-sdk target."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.contestants import BIN, HERE
+from benchmarks.measure import Command
+from benchmarks.peers.environments import SDK
+from benchmarks.report import Result
+
+__all__ = ["ROUNDS", "starts", "starts_table"]
+
+ROUNDS = 9
+_FLAGS = ("--version", "--about")
+
+
+def starts(environments: Path) -> dict[str, Command]:
+    """By their names in the table."""
+    bare = [str(SDK.folder(environments) / "bin/python"), str(HERE / "peers/bare_sdk_target.py")]
+    found: dict[str, Command] = {}
+    for flag in _FLAGS:
+        found[f"melisma target-parquet {flag}"] = Command([str(BIN / "target-parquet"), flag])
+        found[f"bare singer-sdk target {flag}"] = Command([*bare, flag])
+    found["python -c pass"] = Command([sys.executable, "-c", "pass"])
+    return found
+
+
+def starts_table(results: Mapping[str, Result]) -> str:
+    """A Markdown table."""
+    lines = ["### Start", "", "| | CPU ms | wall ms | peak MiB |", "|---|--:|--:|--:|"]
+    lines += [
+        f"| {name} | {each.cpu * 1000:,.0f} | {each.wall * 1000:,.0f} | {each.rss / 2**20:,.0f} |"
+        for name, each in results.items()
+    ]
+    return "\n".join([*lines, ""])

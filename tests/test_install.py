@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -118,6 +120,30 @@ def test_the_target_installs_from_the_checkout(
     environment.install("./shared", FOLDERS["target-parquet"], cwd=checkout)
     check_alone(environment, "target-parquet")
     check_target(environment, tmp_path, messages())
+
+
+def test_the_readmes_commands(
+    new_environment: Callable[[str], Any], checkout_copy: Callable[[Sequence[str]], Path]
+) -> None:
+    """`pip install ...` and the example under "A minute of it", as they stand there, in an empty environment."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    installation = re.search(r"^pip install (.*)$", text, re.MULTILINE)
+    example = re.search(r"<!-- example -->\n```sh\n(.*?)```", text, re.DOTALL)
+    assert installation
+    assert example
+    environment = new_environment(sys.executable)
+    checkout = checkout_copy(["LICENSE", "shared", "taps", "targets", "demo"])
+    environment.install(*installation[1].split(), cwd=checkout)
+    path = f"{environment.bin}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", example[1]]
+    outside = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        command, cwd=checkout, env={**outside, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    state, *files = done.stdout.splitlines()
+    assert json.loads(state)["bookmarks"]["orders"]
+    assert sorted(Path(file).parent.name for file in files) == ["ordered_at_month=2026-01", "ordered_at_month=2026-02"]
 
 
 @pytest.mark.parametrize("version", ["3.12", "3.13"])

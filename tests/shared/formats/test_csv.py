@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from melisma.arrow.column_types import named_type
 from melisma.arrow.types import Field
 from melisma.errors import BadFile
+from melisma.formats import csv_rows
 from melisma.formats.blocks import Place
 from melisma.formats.csv import CsvDialect, CsvReader
-from melisma.formats.csv_rows import RowReader
+from melisma.formats.csv_rows import RowPattern, RowReader
 from melisma.formats.inference import TextColumn
 
 PLAIN = CsvDialect()
@@ -324,3 +325,28 @@ def _unseekable(text: str) -> Any:
 class _Pipe(io.BytesIO):
     def seekable(self) -> bool:
         return False
+
+
+@given(st.text('",;\\\r\na é', max_size=40), st.sampled_from([None, "\\"]))
+@settings(max_examples=500, deadline=None)
+def test_records_are_the_same_on_early_versions_of_python_3_11(text: str, escape: str | None) -> None:
+    """Whose possessive quantifiers are not right: the expressions that stand in for them find the same records."""
+    dialect, data = CsvDialect(escape=escape), text.encode()
+    found = []
+    for possessive in (csv_rows._POSSESSIVE, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_rows, "_POSSESSIVE", possessive)
+            pattern = RowPattern(dialect)
+        record, records = pattern.record.match(data), pattern.records.match(data)
+        found.append((record and record.end(), records and records.end(), rows_of(pattern, text)))
+    assert found[0] == found[1]
+
+
+def rows_of(pattern: RowPattern, text: str) -> Any:
+    """The rows that a pattern takes a text apart into, up to a quote that nothing closes."""
+    rows = []
+    try:
+        rows.extend(pattern.rows(text, 0))
+    except csv_rows.UnclosedQuote as error:
+        rows.append(error.line)
+    return rows

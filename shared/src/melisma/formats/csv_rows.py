@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)", re.ASCII)
 _SPECIAL = frozenset({"nan", "inf", "infinity"})
 _ZONED = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\Z", re.ASCII)
+_POSSESSIVE = sys.version_info >= (3, 11, 7)  # the oldest on which the tests have shown it to be right
 _AS_TEXT = 'Set column_types to "string" for this column and discover again, or mend the file'
 
 Fields = list[tuple[str, bool]]
@@ -58,21 +60,21 @@ class RowPattern:
         delimiter, quote = re.escape(dialect.delimiter), re.escape(dialect.quote)
         escape = re.escape(dialect.escape) if dialect.escape else ""
         bare = f"[^{delimiter}\\r\\n]*+"
-        inner = f"(?:[^{quote}]++|{quote}{quote})*+"
+        inner = _all(f"[^{quote}]++|{quote}{quote}")
         if escape:
-            bare = f"(?:[^{delimiter}\\r\\n{escape}]++|{escape}.)*+"
-            inner = f"(?:[^{quote}{escape}]++|{quote}{quote}|{escape}.)*+"
+            bare = _all(f"[^{delimiter}\\r\\n{escape}]++|{escape}.")
+            inner = _all(f"[^{quote}{escape}]++|{quote}{quote}|{escape}.")
         if quote:
             field = f"(?:{quote}{inner}{quote}{bare}|(?!{quote}){bare})"
             parts = f"(?:{quote}({inner}){quote}({bare})|({bare}))"
         else:
             field, parts = bare, f"(?:(\\Z.)(\\Z.)|({bare}))"
-        record = f"(?:{field}{delimiter})*+{field}"
+        record = _all(f"{field}{delimiter}") + field
         # A carriage return at the very end may be the half of a line end.
         end = "\\r\\n|\\n|\\r(?!\\Z)"
         encoding = dialect.block_encoding or "utf-8"
         self.record = re.compile(f"{record}(?:{end}|\\Z)".encode(encoding), re.DOTALL)
-        self.records = re.compile(f"(?:{record}(?:{end}))*+".encode(encoding), re.DOTALL)
+        self.records = re.compile(_all(f"{record}(?:{end})").encode(encoding), re.DOTALL)
         self._field = re.compile(f"{parts}({delimiter}|\\r\\n|\\n|\\r|\\Z)", re.DOTALL)
         self._escaped = re.compile(f"{escape}(.)|({quote}){quote}" if quote else f"{escape}(.)", re.DOTALL)
 
@@ -112,6 +114,15 @@ class RowPattern:
             pattern = self._escaped if doubled else re.compile(re.escape(self._escape) + "(.)", re.DOTALL)
             return pattern.sub(lambda match: match[1] or self._quote, text)
         return text.replace(self._quote * 2, self._quote) if doubled else text
+
+
+def _all(pattern: str) -> str:
+    """As many as there are, once and for all: no going back.
+
+    `*+` says so, but before Python 3.11.5 (Debian 12 has 3.11.2) it may end in the middle of a repetition that fails.
+    The other form needs twice the time, and memory for each repetition.
+    """
+    return f"(?:{pattern})*+" if _POSSESSIVE else f"(?>(?:{pattern})*)"
 
 
 class RowReader:

@@ -63,10 +63,12 @@ docs: $(STAMP) ## Rewrite what is generated: settings tables, Meltano Hub defini
 	$(BIN)/python tools/reference.py
 
 bench: $(STAMP) ## Measure everything against others, and write docs/performance.md
+	command -v cargo >/dev/null && $(MAKE) native || true
 	$(BIN)/python -m benchmarks --write
 	$(BIN)/python -m benchmarks --only events --same-rows --rounds 1 --write --contestant melisma --contestant plain --contestant limit
 
 bench-quick: $(STAMP) ## The same with a fifth of the rows, in some minutes
+	command -v cargo >/dev/null && $(MAKE) native || true
 	$(BIN)/python -m benchmarks --quick
 
 faults: $(STAMP) ## Kill runs a thousand times and count the rows

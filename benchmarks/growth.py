@@ -67,13 +67,13 @@ class Case:
         return [sys.executable, "-m", "benchmarks.growth", str(source), str(self.times)]
 
 
-_ONE = "1M records"
+_ONE = "one stream"
 CASES = (
     Case(_ONE, _EVENTS),
-    Case("10M records", _EVENTS, times=10, base=_ONE),
-    Case("1M records in 200 streams that take turns", SHAPES["turns"], base=_ONE),
+    Case("one stream, ten times the records", _EVENTS, times=10, base=_ONE),
+    Case("200 streams that take turns", SHAPES["turns"], base=_ONE),
     Case(
-        "1M records in 1,000 streams that take turns",
+        "1,000 streams that take turns",
         Shape("thousand", "1,000 streams", 1_000_000, _EVENTS.record, _EVENTS.properties, streams=1_000),
         base=_ONE,
     ),

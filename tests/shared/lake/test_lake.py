@@ -126,9 +126,10 @@ def test_a_second_live_run_is_refused(root: Path) -> None:
     lake_at(root).recover()
 
 
+HERE = Path(__file__).parent
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_lake import *
 lake = lake_at({root!r})
 lake.recover()
@@ -140,7 +141,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_killed_run_leaves_nothing_visible_and_the_next_cleans_up(root: Path) -> None:
     """After kill -9 no reader sees a file; the next run removes what was staged, and takes the lock."""
-    code = KILLED.format(tests=str(Path(__file__).parent), root=str(root))
+    code = KILLED.format(tests=[str(HERE), str(HERE.parents[1] / "services"), str(HERE.parents[1])], root=str(root))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not list(root.rglob("*.parquet"))

@@ -129,8 +129,9 @@ class UpsertWriter:
         self._grow(-self.rows, -self.bytes)
         self._segment, self._written, self._settled = _Segment(self._schema.arrow), 0, 0
 
-    def flush(self) -> None:
-        """Write what is in memory to disk."""
+    def flush(self, *, tail: bool = True) -> None:
+        """Write what is in memory to disk, be it settled or not: a segment knows how many of its rows are."""
+        del tail
         if self._batches:
             self._segment.write(self._batches)
             self._batches = []

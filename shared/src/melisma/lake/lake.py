@@ -94,14 +94,16 @@ class FileLake:
             PipelineBusy: another run of this pipeline is alive.
             StorageError: the store fails, or cannot keep two runs apart.
         """
+        # Looked for before the run opens: what a compaction begins after that is not a dead run's.
+        left, uploads = self._store.list_dirs(self._staging), list(self._store.unfinished())
         self._run = open_run(self._objects, self._files, self._pipeline, self.run, self._settings)
         meta = layout.meta_dir(self._pipeline)
         self.folds_case = self._store.exists(meta.replace(layout.META, layout.META.upper(), 1))
-        for run in self._store.list_dirs(self._staging):
+        for run in left:
             if run != self.run:
                 _LOG.info("removing what the run %s has left unfinished", run)
                 self._store.delete_tree(f"{self._staging}/{run}")
-        for path, handle in self._store.unfinished():
+        for path, handle in uploads:
             if self._is_of_another_run(path):
                 _LOG.info("revoking an upload that another run has left unfinished: %s", path)
                 self._store.revoke(handle)

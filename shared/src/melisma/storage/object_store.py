@@ -202,10 +202,11 @@ class ObjectStore(Store):
 
     def delete(self, path: str) -> None:
         """See Store. What is deleted twice is gone as well, so a lost answer is asked for again."""
+        key = self.key(path)
         for wait in (*_DELETE_WAITS, None):
             try:
                 with contextlib.suppress(FileNotFoundError):
-                    obstore.delete(self.objects, self.key(path))
+                    obstore.delete(self.objects, key)
             except Exception as error:
                 if wait is None or is_final(error) or is_unreachable(error):
                     raise refusal("delete", self.display(path), error) from None

@@ -6,6 +6,7 @@ tests -> connectors -> shared; inside shared: tap | target -> lake | sql | forma
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
@@ -151,3 +152,26 @@ def test_a_start_does_not_load_heavy_libraries(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert set(result.stdout.split()) & HEAVY == set()
+
+
+def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
+    """No connector needs it, and pyarrow would load it at the first list that it makes an array of."""
+    (tmp_path / "c.json").write_text(json.dumps({"destination_path": str(tmp_path / "lake")}), encoding="utf-8")
+    schema = {"properties": {"id": {"type": "integer", "minimum": 0}, "name": {"type": "string", "maxLength": 5}}}
+    lines = [
+        {"type": "SCHEMA", "stream": "s", "schema": schema, "key_properties": []},
+        {"type": "RECORD", "stream": "s", "record": {"id": 1, "name": "a"}},
+    ]
+    code = (
+        "import sys; from melisma_target_parquet.target import TargetParquet\n"
+        "try: TargetParquet.cli()\nfinally: print(sorted({'pandas', 'pyarrow'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(tmp_path / "c.json")],
+        input="".join(json.dumps(line) + "\n" for line in lines),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "['pyarrow']"

@@ -225,8 +225,8 @@ HOLES = [
         "L",
         "a stream's folder belongs to one pipeline",
         "lake/recover.py",
-        "if ask(lambda: objects.get(key)) != mine:",
-        "if False:",
+        "ask(lambda: objects.claim(key, mine)) != mine:",
+        "False:",
         f"{RECOVER}::test_a_stream_belongs_to_one_pipeline",
     ),
     Hole(
@@ -400,6 +400,14 @@ HOLES = [
     ),
     Hole(
         "R",
+        "a claim's name is on the disk before the next entry",
+        "lake/objects.py",
+        "                self._unsynced.add(path.parent)\n",
+        "",
+        f"{JOURNAL}::test_a_claim_is_whole_and_its_name_is_durable_before_the_next_entry",
+    ),
+    Hole(
+        "R",
         "a failed fsync fails the attempt",
         "lake/objects.py",
         "        os.fsync(file.fileno())\n",
@@ -418,8 +426,8 @@ HOLES = [
         "R",
         "data is on the disk before the entry that names it",
         "storage/local.py",
-        "                os.fsync(self._file.fileno())\n",
-        "",
+        "            os.fsync(self._raw.fileno())\n",
+        "            pass\n",
         f"{LAKE}::test_data_is_on_the_disk_before_the_entry_that_names_it",
     ),
     Hole(

@@ -67,6 +67,9 @@ class MemoryObjects:
             raise Exists(key)
         self.kept[key] = data
 
+    def claim(self, key: str, data: bytes) -> bytes:
+        return self.kept.setdefault(key, data)
+
     def put(self, key: str, data: bytes) -> None:
         self.kept[key] = data
 
@@ -92,6 +95,10 @@ class FaultyObjects:
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         self._faults.around(lambda: self._inner.put_if_absent(key, data), answers=True)
+
+    def claim(self, key: str, data: bytes) -> bytes | None:
+        found: bytes | None = self._faults.around(lambda: self._inner.claim(key, data), answers=True)
+        return found
 
     def put(self, key: str, data: bytes) -> None:
         if not key.endswith("heartbeat.json"):

@@ -153,6 +153,27 @@ def test_a_new_name_is_synced_with_its_folder_and_new_parents(tmp_path: Path, mo
     assert synced[4:] == ["two"]
 
 
+def test_a_claim_is_whole_and_its_name_is_durable_before_the_next_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second claim of a content is another name of the first, and costs no sync of its own."""
+    objects, synced = ObjectsOnDisk(tmp_path), []
+    assert objects.claim("claims/a", b"mine") == b"mine"
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (synced.append(Path(f"/proc/self/fd/{handle}").readlink().name), sync(handle))[1]
+    )
+    assert objects.claim("claims/b", b"mine") == b"mine"
+    assert synced == []
+    objects.put_if_absent("entry", b"")
+    assert synced[0] == "claims"
+    assert (tmp_path / "claims" / "b").read_bytes() == b"mine"
+    other = ObjectsOnDisk(tmp_path)
+    assert other.claim("claims/c", b"theirs") == b"theirs"
+    assert other.claim("claims/b", b"theirs") == b"mine"
+    assert objects.claim("claims/c", b"mine") == b"theirs"
+
+
 def test_a_disk_lock_is_held_against_others(tmp_path: Path) -> None:
     lock = ObjectsOnDisk(tmp_path).lock("lock")
     assert lock is not None

@@ -271,7 +271,7 @@ def test_a_place_without_permission_is_one_plain_error() -> None:
 
 
 def test_data_is_on_the_disk_before_the_entry_that_names_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file, its folder and the new parents of that are synced; only then the entry gets its name."""
+    """Each file, its folder and the new parents of that are synced before the entry gets its name."""
     synced: list[str] = []
     sync, link = os.fsync, os.link
 
@@ -293,7 +293,7 @@ def test_data_is_on_the_disk_before_the_entry_that_names_it(root: Path, monkeypa
     named = synced.index(f"named {file.path}")
     temporary = [at for at, what in enumerate(synced) if what.startswith("_melisma/default/staging/")]
     assert temporary
-    assert min(temporary) < named
+    assert max(temporary) < entry
     assert max(synced.index(folder, named) for folder in ("orders", ".")) < entry
 
 

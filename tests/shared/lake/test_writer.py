@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,14 +80,15 @@ operations = st.lists(
     file_bytes=st.sampled_from([1, 3_000, 1 << 20]),
     open_files=st.integers(1, 3),
     buffered=st.sampled_from([1, 2_000, 1 << 20]),
+    spilled=st.sampled_from([0, 5_000, 1 << 30]),
 )
 def test_rows_read_back_are_those_of_the_model(
-    steps, partitions, partitioned, group_rows, group_bytes, file_bytes, open_files, buffered
+    steps, partitions, partitioned, group_rows, group_bytes, file_bytes, open_files, buffered, spilled
 ) -> None:
     """For any writes, STATEs and closes: what is committed is what a list would hold, in order in each partition."""
     schema = stream()
     options = ParquetOptions(row_group_rows=group_rows, row_group_bytes=group_bytes, max_file_bytes=file_bytes)
-    budget = WriteBudget(open_files, buffered)
+    budget = WriteBudget(open_files, buffered, spilled_bytes=spilled)
     with TemporaryDirectory() as directory:
         lake = open_lake(Path(directory))
         fields = parse_partition_by(["p"], "orders") if partitioned else ()
@@ -111,6 +113,7 @@ def test_rows_read_back_are_those_of_the_model(
                 assert sum(file.rows for file in staged) == len(new)
                 assert budget.open_files == 0
                 assert budget.buffered == 0
+                assert budget.spill.bytes == 0
                 lake.commit(staged, None)
                 committed += new
                 settled, tail = [], []
@@ -175,6 +178,42 @@ def test_many_streams_and_partitions_keep_files_and_memory_bounded(root: Path) -
     lake.commit(staged, None)
     count = duckdb.execute("select count(*) from read_parquet(?)", [f"{root}/*/*/*.parquet"]).fetchone()
     assert count == (1200,)
+
+
+def test_streams_that_take_turns_get_one_file_each(root: Path) -> None:
+    """Rows that wait are set aside on the disk: memory is as bounded, and 300 streams make 300 files, not thousands."""
+    lake, budget = open_lake(root), WriteBudget(max_open_files=8, buffered_bytes=200_000, spilled_bytes=1 << 30)
+    schemas = [stream(f"s{i}") for i in range(300)]
+    writers = [StreamWriter(lake, schema, ParquetOptions(), budget) for schema in schemas]
+    set_aside = 0
+    for round_ in range(6):
+        for writer, schema in zip(writers, schemas, strict=True):
+            writer.write(batch(schema, range(round_ * 20, round_ * 20 + 20)))
+            assert budget.buffered <= 200_000
+            writer.settle()
+        set_aside = max(set_aside, budget.spill.bytes)
+    assert set_aside > 0
+    staged = [file for writer in writers for file in writer.close(tail=False)]
+    assert len(staged) == 300
+    assert budget.spill.bytes == 0
+    lake.commit(staged, None)
+    for name in ("s0", "s299"):
+        assert read_partition(root / name) == list(range(120))
+
+
+def test_a_full_disk_for_what_is_set_aside_is_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are written to their files instead."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    lake, budget = open_lake(root), WriteBudget(buffered_bytes=2_000, spilled_bytes=1 << 30)
+    writer = StreamWriter(lake, stream(), ParquetOptions(), budget)
+    for start in range(0, 200, 10):
+        writer.write(batch(stream(), range(start, start + 10)))
+    lake.commit(writer.close(tail=True), None)
+    assert read_partition(root / "orders") == list(range(200))
 
 
 def test_small_batches_are_joined(root: Path) -> None:

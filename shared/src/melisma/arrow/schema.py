@@ -114,13 +114,15 @@ class _Mapping:
             return replace(_JSON_TEXT, nullable=not alternatives or any(a.allows_null for a in alternatives))
         members: list[ColumnType] = []
         for alternative in alternatives:
-            types = alternative.keywords.get("type", _implied_types(alternative.keywords))
+            keywords = alternative.keywords
+            types = keywords["type"] if "type" in keywords else _implied_types(keywords)
             members += [_JSON_TEXT] if types is None else [self._typed(t, alternative, path, depth) for t in types]
         nullable = any(a.allows_null for a in alternatives)
         if not members and not nullable:
             fix = "Mend the schema, deselect the column, or set column_types for it"
             raise self._error("no value can match its schema", path, fix)
-        return replace(self._unite(members or [_JSON_TEXT]), nullable=nullable)
+        united = self._unite(members or [_JSON_TEXT])
+        return united if united.nullable is nullable else replace(united, nullable=nullable)
 
     def _allows_null(self, node: object, path: str, active: frozenset[str]) -> bool:
         try:

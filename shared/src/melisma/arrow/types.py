@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ class Field:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StreamSchema:
     """A stream as columns.
 
@@ -94,7 +95,7 @@ class StreamSchema:
         """The columns, in the schema's order."""
         return self.root.fields
 
-    @property
+    @cached_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema of a decoded batch; every field is nullable, the validator holds the nulls."""
         return pa.schema([pa.field(f.name, f.type.arrow) for f in self.fields])

@@ -36,6 +36,7 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 """The codecs and their levels; None for a codec without levels."""
 
 _SAMPLE_ROWS = 8_192
+_FIRST_ROWS = 1_024
 _ENOUGH_ROWS = 1_024  # what so many rows say of a stream holds for its other files, too
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
@@ -268,6 +269,9 @@ def _few_values(values: pa.Array) -> bool:
         return False
     if not present:  # nothing to go by: a dictionary that grows too big is given up by the encoder
         return True
+    first = values.slice(0, _FIRST_ROWS)
+    if len(values) > len(first) and pc.count_distinct(first).as_py() == len(first):
+        return False  # a key, a time, a text: no need to count them all
     return bool(pc.count_distinct(values).as_py() <= present * _DICTIONARY_SHARE)
 
 

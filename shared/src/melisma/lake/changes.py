@@ -82,7 +82,7 @@ class UpsertWriter:
         self, schema: StreamSchema, budget: WriteBudget, open_writer: Callable[[], StreamWriter], *, hard_delete: bool
     ) -> None:
         self._schema, self._open_writer, self._hard_delete = schema, open_writer, hard_delete
-        self._budget: Any = budget  # it asks of a partition what is public here
+        self._budget = budget
         self._segment = _Segment(schema.arrow)
         self._batches: list[pa.RecordBatch] = []
         self.rows = 0  # in memory
@@ -128,6 +128,15 @@ class UpsertWriter:
         self._batches = []
         self._grow(-self.rows, -self.bytes)
         self._segment, self._written, self._settled = _Segment(self._schema.arrow), 0, 0
+
+    @property
+    def in_memory(self) -> int:
+        """Arrow bytes that are not on the disk: all that count."""
+        return self.bytes
+
+    def set_aside(self) -> None:
+        """As `flush`."""
+        self.flush()
 
     def flush(self, *, tail: bool = True) -> None:
         """Write what is in memory to disk, be it settled or not: a segment knows how many of its rows are."""

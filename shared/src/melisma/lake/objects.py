@@ -59,6 +59,9 @@ class Objects(Protocol):
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create the object, whole and durable, or raise Exists and change nothing."""
 
+    def claim(self, key: str, data: bytes) -> bytes | None:
+        """Create the object if it is absent, and give what is there then; durable with the next `put_if_absent`."""
+
     def put(self, key: str, data: bytes) -> None:
         """Create or replace the object. Only for what may be lost: a hint, a heartbeat."""
 
@@ -87,6 +90,8 @@ class ObjectsOnDisk:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        self._claims: dict[bytes, Path] = {}  # content -> an object with it, which is durable
+        self._unsynced: set[Path] = set()  # folders with new names
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See Objects."""
@@ -94,6 +99,9 @@ class ObjectsOnDisk:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with self._refusals("write", path, Refused):
+                while self._unsynced:
+                    _sync_folder(next(iter(self._unsynced)))
+                    self._unsynced.pop()
                 _make_folder(path.parent)
                 _write_synced(temporary, data)
             failpoints.reach("put:written")
@@ -108,6 +116,22 @@ class ObjectsOnDisk:
                 temporary.unlink()
         with self._refusals("write", path):
             _sync_folder(path.parent)
+
+    def claim(self, key: str, data: bytes) -> bytes | None:
+        """See Objects. Another name of an object with this content is whole from the first; it costs no `fsync`."""
+        path = self._path(key)
+        durable = self._claims.get(data)
+        if durable is not None:
+            with contextlib.suppress(OSError):  # such as too many names of one file
+                os.link(durable, path)
+                self._unsynced.add(path.parent)
+                return data
+        with contextlib.suppress(Exists):
+            self.put_if_absent(key, data)
+        found = self.get(key)
+        if found == data:
+            self._claims[data] = path
+        return found
 
     def put(self, key: str, data: bytes) -> None:
         """See Objects."""
@@ -207,6 +231,14 @@ class ObjectsInStore:
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See Objects."""
         self._put(key, data, "create")
+
+    def claim(self, key: str, data: bytes) -> bytes | None:
+        """See Objects."""
+        try:
+            self._put(key, data, "create")
+        except Exists:
+            return self.get(key)
+        return data
 
     def put(self, key: str, data: bytes) -> None:
         """See Objects."""

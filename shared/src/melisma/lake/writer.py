@@ -21,6 +21,7 @@ from melisma.arrow.types import StreamSchema
 from melisma.errors import ConfigError, MelismaError
 from melisma.formats.writers.file_format import FileFormat, FileWriter
 from melisma.lake.partition import Partitioner, PartitionField
+from melisma.lake.spill import Spill, Spilled
 from melisma.storage.store import StagedObject
 
 __all__ = ["StagedFile", "Staging", "StreamWriter", "WriteBudget"]
@@ -66,12 +67,34 @@ class Staging(Protocol):
         """Drop it."""
 
 
+class Buffer(Protocol):
+    """Rows that wait, as a WriteBudget sees them.
+
+    Attributes:
+        bytes: Arrow bytes of all of them.
+        in_memory: of those, what is not set aside.
+    """
+
+    bytes: int
+
+    @property
+    def in_memory(self) -> int: ...
+
+    def set_aside(self) -> None:
+        """Move what is in memory to the disk, if it takes it."""
+
+    def flush(self, *, tail: bool) -> None:
+        """Write the settled rows out, and the tail if that is asked for."""
+
+
 class WriteBudget:
     """What all writers of a run may hold together.
 
     Args:
         max_open_files: the least recently written file is finished when there would be more.
-        buffered_bytes: Arrow bytes; when they are exceeded, the largest buffers are written out.
+        buffered_bytes: Arrow bytes in memory; when they are exceeded, the largest buffers are set aside (`spill`), or
+            written out where there is no room for them.
+        spilled_bytes: the most that is set aside on the disk.
         batch_rows: the most rows that wait for one file, whatever its format has for a row group; None for no limit.
 
     Attributes:
@@ -79,14 +102,20 @@ class WriteBudget:
     """
 
     def __init__(
-        self, max_open_files: int = 64, buffered_bytes: int = 96 << 20, *, batch_rows: int | None = None
+        self,
+        max_open_files: int = 64,
+        buffered_bytes: int = 64 << 20,
+        *,
+        spilled_bytes: int = 0,
+        batch_rows: int | None = None,
     ) -> None:
         if max_open_files < 1:
             raise ConfigError("max_open_files", "is not positive", "Set a number above 0")
         self._max_open_files, self._limit, self.batch_rows = max_open_files, buffered_bytes, batch_rows
         self._open: OrderedDict[_Partition, None] = OrderedDict()
-        self._buffers: dict[_Partition, None] = {}
+        self._buffers: dict[Buffer, None] = {}
         self._buffered = 0
+        self.spill = Spill(spilled_bytes)
 
     @property
     def open_files(self) -> int:
@@ -95,7 +124,7 @@ class WriteBudget:
 
     @property
     def buffered(self) -> int:
-        """Arrow bytes that wait in buffers, about."""
+        """Arrow bytes that wait in memory, about."""
         return self._buffered
 
     def opening(self, partition: _Partition) -> None:
@@ -112,26 +141,32 @@ class WriteBudget:
         """`partition` has no open file any more."""
         self._open.pop(partition, None)
 
-    def resized(self, partition: _Partition, change: int) -> None:
-        """The buffer of `partition` has grown or shrunk by so many bytes."""
+    def resized(self, buffer: Buffer, change: int) -> None:
+        """A buffer has grown or shrunk by so many bytes of memory."""
         self._buffered += change
-        if partition.rows:
-            self._buffers[partition] = None
+        if buffer.in_memory:
+            self._buffers[buffer] = None
         else:
-            self._buffers.pop(partition, None)
+            self._buffers.pop(buffer, None)
 
     def relieve(self) -> None:
-        """Write out the largest buffers if there is too much; down to half, so that this is rare.
+        """Set the largest buffers aside if there is too much, or write them out; down to half, so that this is rare.
 
-        Settled rows go first: the tail's cannot stand in one file with them.
+        Settled rows are written out first: the tail's cannot stand in one file with them.
         """
         if self._buffered <= self._limit:
             return
+        self.spill.begin()
+        for buffer in sorted(self._buffers, key=lambda each: each.in_memory, reverse=True):
+            if self._buffered <= self._limit // 2:
+                return
+            if self.spill.has_room and buffer.bytes <= self._limit // 2:
+                buffer.set_aside()
         for tail in (False, True):
-            for partition in sorted(self._buffers, key=lambda p: p.bytes, reverse=True):
+            for buffer in sorted(self._buffers, key=lambda each: each.bytes, reverse=True):
                 if self._buffered <= self._limit // 2:
                     return
-                partition.flush(tail=tail)
+                buffer.flush(tail=tail)
 
 
 class StreamWriter:
@@ -268,10 +303,11 @@ class _Partition:
     def __init__(self, writer: StreamWriter, key: tuple[str, ...]) -> None:
         self._writer, self._key = writer, key
         self._overhead = _BATCH_OVERHEAD_PER_COLUMN * len(writer.file_schema)
-        self._batches: list[tuple[pa.RecordBatch, int]] = []  # with the bytes that each counts for
+        self._batches: list[tuple[pa.RecordBatch | Spilled, int]] = []  # with the bytes that each counts for
         self._small = 0  # how many of the last batches are small and not yet joined
         self.rows = 0
         self.bytes = 0
+        self._in_memory = 0  # of the bytes; the others are set aside
         self._settled = 0  # how many of the buffer's first rows are of an epoch before `_epoch`
         self._epoch = writer.epoch
         self._file: FileWriter | None = None
@@ -297,6 +333,26 @@ class _Partition:
         self._catch_up()
         while self._settled or (tail and self.rows):
             self._write_group()
+
+    @property
+    def in_memory(self) -> int:
+        """Arrow bytes that are not set aside."""
+        return self._in_memory
+
+    def set_aside(self) -> None:
+        """Move what is in memory to the disk."""
+        first = 1 + max(
+            (place for place, (each, _) in enumerate(self._batches) if isinstance(each, Spilled)), default=-1
+        )
+        waiting = [each for each, _ in self._batches[first:] if isinstance(each, pa.RecordBatch)]
+        if not waiting:
+            return
+        spilled = self._writer.budget.spill.put(waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting))
+        if spilled is not None:
+            size = sum(held for _, held in self._batches[first:])
+            self._batches[first:] = [(spilled, size)]
+            self._small = 0
+            self._hold(-size)
 
     def retire(self) -> None:
         """Finish the open file, with the buffered rows that may stand in it."""
@@ -377,9 +433,13 @@ class _Partition:
         """Remove the first `count` rows from the buffer."""
         taken: list[pa.RecordBatch] = []
         size, need, used = 0, count, 0
-        for batch, held in self._batches:
+        for waiting, held in self._batches:
             if not need:
                 break
+            batch = waiting
+            if isinstance(batch, Spilled):
+                batch = batch.read()
+                self._hold(held)
             if batch.num_rows > need:
                 taken.append(batch.slice(0, need))
                 part = min(taken[-1].nbytes, held)  # slices count in whole bytes: an estimate
@@ -401,16 +461,23 @@ class _Partition:
     def _join(self) -> None:
         """Make one batch of many small ones: a source that changes streams with each record sends such."""
         last = self._batches[-self._small :]
-        joined = pa.concat_batches([batch for batch, _ in last])
+        joined = pa.concat_batches([batch for batch, _ in last if isinstance(batch, pa.RecordBatch)])
         size = joined.nbytes + self._overhead
         self._batches[-self._small :] = [(joined, size)]
         self._small = 0
         self._grow(size - sum(held for _, held in last))
 
     def _empty(self) -> None:
-        self._batches, self.rows, self._settled, self._small = [], 0, 0, 0
-        self._grow(-self.bytes)
+        for batch, _ in self._batches:
+            if isinstance(batch, Spilled):
+                batch.drop()
+        self._batches, self.rows, self._settled, self._small, self.bytes = [], 0, 0, 0, 0
+        self._hold(-self._in_memory)
 
     def _grow(self, change: int) -> None:
         self.bytes += change
+        self._hold(change)
+
+    def _hold(self, change: int) -> None:
+        self._in_memory += change
         self._writer.budget.resized(self, change)

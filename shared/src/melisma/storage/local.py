@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fnmatch
 import io
 import os
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from melisma.errors import StorageError
 from melisma.storage.store import FileInfo, StagedObject, Store, refused
+from melisma.storage.syncing import Syncs
 from melisma.storage.url import StoreUrl
 
 __all__ = ["LocalStore"]
@@ -31,6 +31,7 @@ class LocalStore(Store):
         super().__init__(root)
         self._base = Path(root.path)
         self._unsynced: set[Path] = set()
+        self._syncs = Syncs()
         self._durable: set[Path] = set()  # directories whose own names are known to survive a crash
 
     def open_raw(self, path: str) -> BinaryIO:
@@ -83,7 +84,7 @@ class LocalStore(Store):
         temporary, final = self._full(temporary_path), self._full(final_path)
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            return _LocalStaged(temporary, final, temporary_path, final_path)
+            return _LocalStaged(temporary, final, temporary_path, final_path, self._syncs)
         except OSError as error:
             raise refused("write", str(temporary), error) from error
 
@@ -111,12 +112,9 @@ class LocalStore(Store):
             if directory not in self._durable and directory.is_relative_to(self._base)
         }
         for directory in sorted(self._unsynced | above):
-            try:
-                _sync_directory(directory)
-            except OSError as error:
-                # What stands above the root may be a directory that we may pass through, not read.
-                if not (isinstance(error, PermissionError) and not directory.is_relative_to(self._base)):
-                    raise refused("write", str(directory), error) from error
+            # What stands above the root may be a directory that we may pass through, not read.
+            self._syncs.directory(directory, may_fail=not directory.is_relative_to(self._base))
+        self._syncs.wait()
         for changed in self._unsynced:
             self._durable.update((changed, *changed.parents))
         self._unsynced.clear()
@@ -217,8 +215,8 @@ class _LocalInput(io.FileIO):
 
 
 class _LocalStaged(StagedObject):
-    def __init__(self, temporary: Path, final: Path, handle: str, final_path: str) -> None:
-        self.temporary, self.final = temporary, final
+    def __init__(self, temporary: Path, final: Path, handle: str, final_path: str, syncs: Syncs) -> None:
+        self.temporary, self.final, self._syncs = temporary, final, syncs
         self.handle, self.final_path, self.bytes_written = handle, final_path, 0
         self._raw = io.FileIO(temporary, "xb")
         self._file = io.BufferedWriter(self._raw, _BUFFER)
@@ -236,11 +234,16 @@ class _LocalStaged(StagedObject):
             return
         super().close()
         try:
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+            self._file.flush()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._raw.close()
             raise refused("write", str(self.temporary), error) from error
+        self._syncs.file(self.temporary, self._sync)
+
+    def _sync(self) -> None:
+        with self._raw:
+            os.fsync(self._raw.fileno())
 
     def drop(self) -> None:
         if not self.closed:
@@ -264,14 +267,3 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
 
 def _info(path: str, status: os.stat_result) -> FileInfo:
     return FileInfo(path, status.st_size, status.st_mtime_ns)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that have no such thing
-            raise
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from melisma.target.sink import ArrowSink, Writer
 
 if TYPE_CHECKING:
     from melisma.formats.parquet import ParquetOptions
+    from melisma.lake.writer import StreamWriter
     from melisma.target.files import FileTarget
 
 __all__ = ["FileSink"]
@@ -30,20 +31,24 @@ class FileSink(ArrowSink):
     ) -> None:
         super().__init__(target, stream_name, schema, key_properties)
         self._refuse_what_cannot_be_merged()
-        self._files.open_writer(self)
+        self._unused: StreamWriter | None = self._files.open_writer(self)
 
     def open_writer(self) -> Writer:
         """The target's writer for this stream, with what its load method and the rows' version add to it."""
-        writer: Writer = self._files.open_writer(self)
+        writer: Writer = self._open_files()
         if self.method == "upsert":
             writer = UpsertWriter(
                 self.columns,
                 self._files.budget,
-                lambda: self._files.open_writer(self),
+                self._open_files,
                 hard_delete=bool(self.config.get("hard_delete", False)),
             )
         version = self.generation.row_version
         return writer if version is None else VersionedWriter(writer, version)
+
+    def _open_files(self) -> StreamWriter:
+        writer, self._unused = self._unused, None
+        return writer or self._files.open_writer(self)
 
     @property
     def mark_options(self) -> ParquetOptions | None:

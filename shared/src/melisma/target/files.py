@@ -83,7 +83,11 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         """What all writers of a run may hold in memory and keep open together."""
         from melisma.lake.writer import WriteBudget
 
-        return WriteBudget(int(self.config.get("max_open_files", 64)), batch_rows=self.config.get("batch_size_rows"))
+        return WriteBudget(
+            int(self.config.get("max_open_files", 64)),
+            spilled_bytes=int(self.config.get("max_spill_mb", 4096) * MEGABYTE),
+            batch_rows=self.config.get("batch_size_rows"),
+        )
 
     @property
     def pipeline(self) -> str:
@@ -301,6 +305,17 @@ FILE_SETTINGS = th.PropertiesList(
         default=64,
         title="Max Open Files",
         description="How many files may be written at a time; more partitions than that make more, smaller files.",
+    ),
+    th.Property(
+        "max_spill_mb",
+        th.NumberType(minimum=0),
+        default=4096,
+        title="Max Spill",
+        description=(
+            "How much disk, in MiB, the rows of many streams or partitions that take turns may use in the folder for "
+            "temporary files (TMPDIR) while they wait for a row group of their own. With 0 they are written out when "
+            "memory runs short, to more and smaller files."
+        ),
     ),
     th.Property(
         "batch_size_rows",

@@ -313,7 +313,8 @@ class Load:
             self._destination.start(self._announced, announces=announces)
 
     def _route(self, message: Message) -> None:
-        self._start(announces=announces_state(message))
+        if not self._started:
+            self._start(announces=announces_state(message))
         known = self._routes.get(envelope(message.data, message.line).stream or "")
         if known is not None and known.schema_line == message.data:
             return

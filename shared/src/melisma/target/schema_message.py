@@ -25,6 +25,7 @@ def route(target: ArrowTarget, message: Message) -> Route:
     """
     found = message_dict(message, "stream", "schema")
     stream, schema, keys = _checked(found, message.line)
+    schema = _Schema(schema)
     maps = _maps(target, stream, schema, keys)
     bookmark = found.get("bookmark_properties")
     for each in maps:
@@ -43,6 +44,19 @@ def route(target: ArrowTarget, message: Message) -> Route:
         for sink in found_route.sinks:
             sink.source = {"stream": stream, "schema": schema, "key_properties": keys}
     return found_route
+
+
+class _Schema(dict[str, Any]):
+    """A JSON Schema as it was read, which is copied often: `deepcopy` looks for shared parts, and JSON has none."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Schema:
+        return _Schema({name: _copied(value) for name, value in self.items()})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
 
 
 def _sink(target: ArrowTarget, stream_map: Any) -> ArrowSink:

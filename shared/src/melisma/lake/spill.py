@@ -1,0 +1,113 @@
+"""Rows that wait for a file, set aside on the local disk.
+
+Streams and partitions that take turns gather their rows slowly, all of them together. Writing out what there is when
+memory runs short makes many small files; set aside, the rows come back when there is a row group of them. What is set
+aside lies in files without a name, which vanish with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import IO
+
+import pyarrow as pa
+
+__all__ = ["Spill", "Spilled"]
+
+
+class Spilled:
+    """A batch on the disk. It is read once: `read` or `drop` gives its room back.
+
+    Attributes:
+        num_rows: rows in it.
+    """
+
+    __slots__ = ("_at", "_file", "_schema", "_size", "num_rows")
+
+    def __init__(self, file: _File, schema: pa.Schema, rows: int, at: int, size: int) -> None:
+        self.num_rows = rows
+        self._file, self._schema, self._at, self._size = file, schema, at, size
+
+    def read(self) -> pa.RecordBatch:
+        """The batch."""
+        try:
+            data = os.pread(self._file.descriptor, self._size, self._at)
+            return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """It is not needed any more."""
+        self._file.give_back(self._size)
+
+
+class Spill:
+    """Where batches are set aside, in the system's folder for temporary files (`TMPDIR`).
+
+    Args:
+        most_bytes: of disk space.
+
+    Attributes:
+        bytes: in use. A file's room is given back when all of it was read.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._file: _File | None = None
+        self.bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes more. The disk may be full, too; then it takes none any more."""
+        return self.bytes < self._most
+
+    def begin(self) -> None:
+        """Put what comes now into a file of its own: it is gone from the disk when all of it was read."""
+        self._file = None
+
+    def put(self, batch: pa.RecordBatch) -> Spilled | None:
+        """Set a batch aside; None if the disk does not take it."""
+        data = batch.serialize()
+        try:
+            if self._file is None:
+                self._file = _File(self)
+            at = self._file.append(data)
+        except OSError:
+            self._most = 0
+            return None
+        self.bytes += len(data)
+        return Spilled(self._file, batch.schema, batch.num_rows, at, len(data))
+
+    def emptied(self, file: _File, size: int) -> None:
+        """All of a file was read, and it is gone."""
+        self.bytes -= size
+        if file is self._file:
+            self._file = None
+
+
+class _File:
+    """One file, gone when the last batch in it is."""
+
+    def __init__(self, spill: Spill) -> None:
+        self._spill, self._held, self._end = spill, 0, 0
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
+
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
+    def append(self, data: pa.Buffer) -> int:
+        at, view = self._end, memoryview(data)
+        while view:
+            written = self._file.write(view)
+            view = view[written:]
+            self._end += written
+        self._held += len(data)
+        return at
+
+    def give_back(self, size: int) -> None:
+        self._held -= size
+        if not self._held:
+            self._spill.emptied(self, self._end)
+            self._file.close()

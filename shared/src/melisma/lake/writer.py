@@ -104,7 +104,7 @@ class WriteBudget:
     def __init__(
         self,
         max_open_files: int = 64,
-        buffered_bytes: int = 64 << 20,
+        buffered_bytes: int = 32 << 20,
         *,
         spilled_bytes: int = 0,
         batch_rows: int | None = None,

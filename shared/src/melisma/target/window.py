@@ -16,7 +16,7 @@ from melisma.wire.framing import Run
 
 __all__ = ["Part", "State", "Window"]
 
-_MOST = 48 * 1024 * 1024
+_MOST = 32 * 1024 * 1024
 _MOST_BLOCK = 4 * 1024 * 1024
 _MOST_PER_STREAM = 16 * 1024 * 1024
 _PER_COLUMN = 16 * 1024

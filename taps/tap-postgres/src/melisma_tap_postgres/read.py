@@ -12,9 +12,11 @@ from melisma.errors import CatalogError
 from melisma.sql.columns import is_text, unchanged
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.key import bookmark, key_value
+from melisma.sql.parallel import read_in_order
 from melisma.sql.select import Select
 from melisma.tap.sql import SqlStream
 from melisma.tap.stream import Progress
+from melisma_tap_postgres.blocks import BlockReader, Heap, Mark, find_heap, snapshot_mark
 from melisma_tap_postgres.convert import FLAT, Converter
 from melisma_tap_postgres.discover import Relation, is_valid_utf8
 from melisma_tap_postgres.server import Server
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["TableStream"]
 
 _AFTER = "resume_after"
-"""The bookmark's key in a full table: the primary key of the last row that was sent; null when all of it was."""
+"""The bookmark's key in a full table: the primary key of the last row that was sent, or a mark among the blocks.
+
+Null when all of it was sent.
+"""
 
 
 class TableStream(SqlStream):
@@ -46,7 +51,18 @@ class TableStream(SqlStream):
             if name not in columns:
                 columns[name] = self._relation.columns[name]
         converter = Converter(self.name, columns, check_text=not is_valid_utf8(self._server))
-        select = self._select(columns, order)
+        if (heap := self._heap(order)) is not None:
+            yield from self._by_blocks(heap, self._select(columns, ()), converter)
+        else:
+            yield from self._by_order(self._select(columns, order), order, converter)
+        if not self.incremental and self.config.get("resume_full_table"):
+            yield Progress({_AFTER: None})
+        self._report(converter)
+
+    def _by_order(
+        self, select: Select, order: Sequence[str], converter: Converter
+    ) -> Iterator[pa.RecordBatch | Progress]:
+        """One read, which goes on from the last row if the connection drops and the rows have an order of their own."""
         remaining: int | None = self.config.get("max_record_count")
         failures, sent = 0, False
         while remaining is None or remaining > 0:
@@ -69,9 +85,49 @@ class TableStream(SqlStream):
                 self._server.pause(failures)
                 failures += 1
                 self._server.reconnect()
-        if order and not self.incremental:
-            yield Progress({_AFTER: None})
-        self._report(converter)
+
+    def _heap(self, order: Sequence[str]) -> Heap | None:
+        """Where the rows lie, if this run reads them from there; None if it reads them in the order, or in one go."""
+        resumes, after = self.config.get("resume_full_table"), self.stream_state.get(_AFTER)
+        begun = resumes and Mark.read(after) is not None
+        begun_by_key = resumes and order and isinstance(after, list)
+        wanted = begun or self.config.get("parallel_reads", 1) > 1 or (resumes and not order)
+        if self.incremental or begun_by_key or not wanted or self.config.get("max_record_count") is not None:
+            return None
+        heap = find_heap(self._server, self._relation)
+        return heap if heap is not None and (begun or len(heap.ranges()) > 1) else None
+
+    def _by_blocks(self, heap: Heap, select: Select, converter: Converter) -> Iterator[pa.RecordBatch | Progress]:
+        """Ranges of blocks, several at once; a position after each of them."""
+        resumes = self.config.get("resume_full_table")
+        mark, high = snapshot_mark(self._server, self._relation, heap)
+        before = Mark.read(self.stream_state.get(_AFTER)) if resumes else None
+        if before is not None and not before.holds(heap, high):
+            self.logger.warning(
+                'stream "%s": the table was rewritten since a run ended within it, so it is read from its start',
+                self.name,
+            )
+            before = None
+        if before is not None:
+            self.logger.info('stream "%s": an earlier run ended within it; this one goes on there', self.name)
+            statement = replace(select, conditions=[before.unseen(high)]).text(POSTGRES)
+            for batch in self._server.batches(statement, self.name):
+                yield converter.convert(batch)
+            mark = replace(mark, block=before.block)
+            yield Progress({_AFTER: mark.value()})
+        ranges = heap.ranges(mark.block)
+        snapshot = self._server.snapshot()
+        count = min(self.config.get("parallel_reads", 1), len(ranges))
+        readers = [BlockReader(self.config, snapshot, self.name, select) for _ in range(count)]
+        try:
+            for (_, end), raw in read_in_order(ranges, readers):
+                if raw is not None:
+                    yield converter.convert(raw)
+                elif resumes and end is not None:
+                    yield Progress({_AFTER: replace(mark, block=end).value()})
+        finally:
+            for reader in readers:
+                reader.close()
 
     def _columns(self) -> dict[str, Column]:
         """How the columns that this run reads are read, as the catalog has them."""

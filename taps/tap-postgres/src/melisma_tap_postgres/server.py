@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from adbc_driver_postgresql import StatementOptions, dbapi
 from melisma.errors import DatabaseError
 from melisma.sql.ahead import read_ahead
 from melisma_tap_postgres.settings import connection_string
-from melisma_tap_postgres.sqlstate import ConnectionLost, translated
+from melisma_tap_postgres.sqlstate import ConnectionLost, SnapshotLost, translated
 
 __all__ = ["Server"]
 
@@ -31,16 +32,30 @@ _FIRST = (
     "SET LOCAL idle_in_transaction_session_timeout = 0",
 )
 
+_NO_SNAPSHOT = {"22023", "42704", "55000"}  # to `SET TRANSACTION SNAPSHOT`
+
 _log = logging.getLogger(__name__)
 
 
 class Server:
-    """A PostgreSQL database, read in one snapshot for as long as the connection holds."""
+    """A PostgreSQL database, read in one snapshot for as long as the connection holds.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Args:
+        config: the settings.
+        snapshot: another connection's, as `snapshot` gave it; a new one by default.
+    """
+
+    def __init__(self, config: Mapping[str, Any], snapshot: str | None = None) -> None:
         self._where = connection_string(config)
         self._retries: int = config.get("connect_retries", 5)
+        self._snapshot = snapshot
+        self._running: dbapi.Cursor | None = None
+        self._lock = threading.Lock()
         self._connection = self._connect()
+
+    def snapshot(self) -> str:
+        """Its snapshot, for other connections to take while this one holds."""
+        return str(self.rows("SELECT pg_export_snapshot() AS name")[0]["name"])
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query on the catalog."""
@@ -57,18 +72,34 @@ class Server:
             DatabaseError: the query failed.
         """
         with _failures(stream), self._connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: _BYTES})
-
-            def read() -> Iterator[pa.RecordBatch]:
-                cursor.execute(sql)
-                yield from cursor.fetch_record_batch()
-
             try:
-                yield from read_ahead(read(), cursor.adbc_cancel)
+                yield from read_ahead(_read(cursor, sql), cursor.adbc_cancel)
             except OSError as error:
                 # What comes between two rows has no SQLSTATE, and a text in the server's language.
                 _log.debug("PostgreSQL: %s", error)
                 raise self._broken(stream) from None
+
+    def batches_on_this_thread(self, sql: str, stream: str) -> Iterator[pa.RecordBatch]:
+        """As `batches`, without reading ahead; `cancel` ends it."""
+        with _failures(stream):
+            cursor = self._connection.cursor()
+            try:
+                with self._lock:
+                    self._running = cursor
+                yield from _read(cursor, sql)
+            except OSError as error:
+                _log.debug("PostgreSQL: %s", error)
+                raise self._broken(stream) from None
+            finally:
+                with self._lock:
+                    self._running = None
+                    cursor.close()
+
+    def cancel(self) -> None:
+        """End what `batches_on_this_thread` reads on another thread; nothing if it does not."""
+        with self._lock, contextlib.suppress(Error):
+            if self._running is not None:
+                self._running.adbc_cancel()
 
     def _broken(self, stream: str) -> DatabaseError:
         """What a fault between two rows was: the connection's end, or the query's."""
@@ -111,13 +142,33 @@ class Server:
                     with connection.cursor() as cursor:
                         for statement in _FIRST:
                             cursor.execute(statement)
+                            if statement is _FIRST[0] and self._snapshot is not None:
+                                self._take_snapshot(cursor, self._snapshot)
                     return connection
+            except SnapshotLost:
+                raise
             except ConnectionLost as error:
                 if failures >= self._retries:
                     raise
                 _log.warning("%s; trying again", error)
                 self.pause(failures)
                 failures += 1
+
+    def _take_snapshot(self, cursor: dbapi.Cursor, name: str) -> None:
+        try:
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{name}'")
+        except Error as error:
+            if getattr(error, "sqlstate", None) in _NO_SNAPSHOT:
+                raise SnapshotLost from None
+            raise
+        # The same rows in the same order, should they be read again.
+        cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+
+
+def _read(cursor: dbapi.Cursor, sql: str) -> Iterator[pa.RecordBatch]:
+    cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: _BYTES})
+    cursor.execute(sql)
+    yield from cursor.fetch_record_batch()
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ class Database:
     name: str
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    written: list[dict[str, Any]] = field(default_factory=list)  # the messages of the last run, whole or not
 
     def connect(self, **more: Any) -> psycopg.Connection[Any]:
         """Another connection to it; each statement is a transaction."""
@@ -97,8 +98,9 @@ class Database:
                 tap.sync_all()
             finally:
                 tap.close()
-        output.seek(0)
-        return Output([json.loads(line, parse_float=Decimal) for line in output])
+                output.seek(0)
+                self.written = [json.loads(line, parse_float=Decimal) for line in output]
+        return Output(self.written)
 
     def command(self, config: dict[str, Any], *arguments: str) -> list[str]:
         """The command line of the executable."""

@@ -50,7 +50,7 @@ SHAPES = {"table": TABLE, "partitioned": PARTITIONED, "inherited": INHERITED}
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a megabyte for each range, a STATE after each, and batches of a quarter of it."""
-    monkeypatch.setattr(blocks, "_RANGE_BYTES", 1 << 19)
+    monkeypatch.setattr("melisma_tap_postgres.heap._RANGE_BYTES", 1 << 19)
     monkeypatch.setattr("melisma_tap_postgres.server._BYTES", 1 << 17)
     monkeypatch.setattr(ArrowStream, "STATE_MSG_FREQUENCY", 1)
     monkeypatch.setattr(Server, "pause", lambda *_: None)
@@ -99,11 +99,11 @@ def test_without_resuming_there_is_no_position(database: Any) -> None:
 def test_all_connections_see_one_snapshot(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are committed once the read has begun are not seen, whichever connection would come to them."""
     database.run(*TABLE)
-    read = blocks.BlockReader.read
+    read = blocks._RangeReader.read
     changed = threading.Lock()
     done: list[int] = []
 
-    def reading(self: blocks.BlockReader, part: Any) -> Iterator[pa.RecordBatch]:
+    def reading(self: blocks._RangeReader, part: Any) -> Iterator[pa.RecordBatch]:
         with changed:
             if not done:
                 database.run("DELETE FROM big WHERE id % 2 = 0", "UPDATE big SET id = -id WHERE id % 3 = 0")
@@ -111,7 +111,7 @@ def test_all_connections_see_one_snapshot(database: Any, monkeypatch: pytest.Mon
             done.append(part[0])
         yield from read(self, part)
 
-    monkeypatch.setattr(blocks.BlockReader, "read", reading)
+    monkeypatch.setattr(blocks._RangeReader, "read", reading)
     assert ids(database.sync(parallel_reads=3).messages) == ALL
     assert len(done) > 5
 
@@ -210,7 +210,7 @@ def test_a_key_is_gone_on_with_by_key(database: Any) -> None:
 )
 def test_what_has_no_ranges_is_read_in_one_go(database: Any, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Views, and tables that would be one range."""
-    monkeypatch.setattr(blocks.BlockReader, "read", None)
+    monkeypatch.setattr(blocks._RangeReader, "read", None)
     database.run(statement)
     output = database.sync(resume_full_table=True, parallel_reads=2)
     assert ids(output.messages) == (ALL if "VIEW" in statement else Counter(range(1, 101)))
@@ -262,11 +262,9 @@ def dropped(database: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     connect = Server._connect
 
     def connecting(self: Server) -> Any:
-        connection = connect(self)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            pids[id(self)] = cursor.fetchone()[0]  # type: ignore[index]
-        return connection
+        self._connection = connect(self)
+        pids[id(self)] = self.rows("SELECT pg_backend_pid() AS pid")[0]["pid"]
+        return self._connection
 
     monkeypatch.setattr(Server, "_connect", connecting)
     monkeypatch.setattr(Server, "batches_on_this_thread", reading)

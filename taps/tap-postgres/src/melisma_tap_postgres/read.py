@@ -12,11 +12,10 @@ from melisma.errors import CatalogError
 from melisma.sql.columns import is_text, unchanged
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.key import bookmark, key_value
-from melisma.sql.parallel import read_in_order
 from melisma.sql.select import Select
-from melisma.tap.sql import SqlStream
+from melisma.tap.sql import FULL_TABLE, SqlStream
 from melisma.tap.stream import Progress
-from melisma_tap_postgres.blocks import BlockReader, Heap, Mark, find_heap, snapshot_mark
+from melisma_tap_postgres.blocks import RESUME_AFTER, BlockRead
 from melisma_tap_postgres.convert import FLAT, Converter
 from melisma_tap_postgres.discover import Relation, is_valid_utf8
 from melisma_tap_postgres.server import Server
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from melisma_tap_postgres.tap import TapPostgres
 
 __all__ = ["TableStream"]
-
-_AFTER = "resume_after"
-"""The bookmark's key in a full table: the primary key of the last row that was sent, or a mark among the blocks.
-
-Null when all of it was sent.
-"""
 
 
 class TableStream(SqlStream):
@@ -51,12 +44,17 @@ class TableStream(SqlStream):
             if name not in columns:
                 columns[name] = self._relation.columns[name]
         converter = Converter(self.name, columns, check_text=not is_valid_utf8(self._server))
-        if (heap := self._heap(order)) is not None:
-            yield from self._by_blocks(heap, self._select(columns, ()), converter)
+        whole, blocks = self.replication_method == FULL_TABLE, None
+        if whole:
+            place = self.stream_state.get(RESUME_AFTER)
+            blocks = BlockRead.wanted(self._server, self.config, self._relation, place, by_key=bool(order))
+        if blocks is not None:
+            for item in blocks.batches(self._select(columns, ())):
+                yield item if isinstance(item, Progress) else converter.convert(item)
         else:
             yield from self._by_order(self._select(columns, order), order, converter)
-        if not self.incremental and self.config.get("resume_full_table"):
-            yield Progress({_AFTER: None})
+        if whole and self.config.get("resume_full_table"):
+            yield Progress({RESUME_AFTER: None})
         self._report(converter)
 
     def _by_order(
@@ -85,49 +83,6 @@ class TableStream(SqlStream):
                 self._server.pause(failures)
                 failures += 1
                 self._server.reconnect()
-
-    def _heap(self, order: Sequence[str]) -> Heap | None:
-        """Where the rows lie, if this run reads them from there; None if it reads them in the order, or in one go."""
-        resumes, after = self.config.get("resume_full_table"), self.stream_state.get(_AFTER)
-        begun = resumes and Mark.read(after) is not None
-        begun_by_key = resumes and order and isinstance(after, list)
-        wanted = begun or self.config.get("parallel_reads", 1) > 1 or (resumes and not order)
-        if self.incremental or begun_by_key or not wanted or self.config.get("max_record_count") is not None:
-            return None
-        heap = find_heap(self._server, self._relation)
-        return heap if heap is not None and (begun or len(heap.ranges()) > 1) else None
-
-    def _by_blocks(self, heap: Heap, select: Select, converter: Converter) -> Iterator[pa.RecordBatch | Progress]:
-        """Ranges of blocks, several at once; a position after each of them."""
-        resumes = self.config.get("resume_full_table")
-        mark, high = snapshot_mark(self._server, self._relation, heap)
-        before = Mark.read(self.stream_state.get(_AFTER)) if resumes else None
-        if before is not None and not before.holds(heap, high):
-            self.logger.warning(
-                'stream "%s": the table was rewritten since a run ended within it, so it is read from its start',
-                self.name,
-            )
-            before = None
-        if before is not None:
-            self.logger.info('stream "%s": an earlier run ended within it; this one goes on there', self.name)
-            statement = replace(select, conditions=[before.unseen(high)]).text(POSTGRES)
-            for batch in self._server.batches(statement, self.name):
-                yield converter.convert(batch)
-            mark = replace(mark, block=before.block)
-            yield Progress({_AFTER: mark.value()})
-        ranges = heap.ranges(mark.block)
-        snapshot = self._server.snapshot()
-        count = min(self.config.get("parallel_reads", 1), len(ranges))
-        readers = [BlockReader(self.config, snapshot, self.name, select) for _ in range(count)]
-        try:
-            for (_, end), raw in read_in_order(ranges, readers):
-                if raw is not None:
-                    yield converter.convert(raw)
-                elif resumes and end is not None:
-                    yield Progress({_AFTER: replace(mark, block=end).value()})
-        finally:
-            for reader in readers:
-                reader.close()
 
     def _columns(self) -> dict[str, Column]:
         """How the columns that this run reads are read, as the catalog has them."""
@@ -168,7 +123,7 @@ class TableStream(SqlStream):
                 start = [self._literal(order[0], value)]
                 self._look_for_nulls(order[0])
         elif order:
-            after = self.stream_state.get(_AFTER)
+            after = self.stream_state.get(RESUME_AFTER)
             if isinstance(after, list) and len(after) == len(order):
                 self.logger.info('stream "%s": an earlier run ended within it; this one goes on there', self.name)
                 start = [self._literal(name, value) for name, value in zip(order, after, strict=True)]
@@ -190,7 +145,7 @@ class TableStream(SqlStream):
             if value is not None:
                 yield Progress(bookmark(order[0], value))
         elif order:
-            yield Progress({_AFTER: [key_value(batch, name, self.name) for name in order]})
+            yield Progress({RESUME_AFTER: [key_value(batch, name, self.name) for name in order]})
 
     def _literal(self, name: str, value: Any) -> str:
         text = str(value).replace("'", "''")

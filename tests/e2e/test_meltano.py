@@ -101,14 +101,14 @@ def test_meltano_reads_a_database_twice_and_the_second_run_moves_what_is_new(
         monkeypatch.setenv(f"TAP_POSTGRES_{'DATABASE' if name == 'dbname' else name.upper()}", value)
     monkeypatch.setenv(
         "TAP_POSTGRES__METADATA",
-        json.dumps({"public-sales": {"replication-method": "INCREMENTAL", "replication-key": "changed"}}),
+        json.dumps({"public-sales": {"replication-method": "INCREMENTAL", "replication-key": "ordered_at"}}),
     )
     insert = (
         "INSERT INTO sales SELECT i, timestamptz '2024-01-01Z' + i / 2 * interval '1 hour', i / 4.0 "
         "FROM generate_series({}, {}) i"
     )
     with psycopg.connect(**postgres_database, autocommit=True) as database:  # type: ignore[arg-type]
-        database.execute("CREATE TABLE sales (id integer PRIMARY KEY, changed timestamptz, total numeric(9,2))")
+        database.execute("CREATE TABLE sales (id integer PRIMARY KEY, ordered_at timestamptz, total numeric(9,2))")
         for first, last in ((1, 1000), (1001, 1005)):
             database.execute(insert.format(first, last))
             before = set((project / "output/lake/public-sales").rglob("*.parquet"))
@@ -116,9 +116,9 @@ def test_meltano_reads_a_database_twice_and_the_second_run_moves_what_is_new(
             new = sorted(map(str, set((project / "output/lake/public-sales").rglob("*.parquet")) - before))
             ids = duckdb.execute("SELECT id FROM read_parquet(?) ORDER BY id", [new]).fetchall()
             assert ids == [(number,) for number in range(first, last + 1)]
-        rows = "SELECT id, extract(epoch FROM changed)::bigint, total::text FROM sales ORDER BY id"
+        rows = "SELECT id, extract(epoch FROM ordered_at)::bigint, total::text FROM sales ORDER BY id"
         expected = database.execute(rows).fetchall()
-    landed = "SELECT id, epoch(changed)::BIGINT, total::VARCHAR FROM read_parquet(?) ORDER BY id"
+    landed = "SELECT id, epoch(ordered_at)::BIGINT, total::VARCHAR FROM read_parquet(?) ORDER BY id"
     assert duckdb.execute(landed, [f"{project}/output/lake/public-sales/**/*.parquet"]).fetchall() == expected
 
 

@@ -297,7 +297,7 @@ def test_a_lost_snapshot_fails_the_run_and_the_next_goes_on(database: Any, monke
     with pytest.raises(ConnectionLost, match=r"PostgreSQL: the connection .*Run it again"):
         database.sync(resume_full_table=True)
     monkeypatch.setattr(Server, "batches_on_this_thread", read)
-    messages = database.written
+    messages = database.last.messages
     cut = [number for number, message in enumerate(messages) if message["type"] == "STATE"][-1]
     rest = database.sync(messages[cut]["value"], resume_full_table=True)
     assert ids(messages[:cut]) + ids(rest.messages) == ALL

@@ -21,7 +21,7 @@ _PARTS = """
 WITH RECURSIVE parts AS (
   SELECT {table}::regclass::oid AS oid UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = parts.oid
 )
-SELECT c.relkind::text AS kind, a.amname::text AS method, c.oid::bigint AS oid,
+SELECT a.amname::text AS method, c.oid::bigint AS oid,
        pg_relation_filenode(c.oid)::bigint AS file,
        pg_relation_size(c.oid) / current_setting('block_size')::bigint AS blocks, pg_table_size(c.oid) AS bytes
 FROM parts JOIN pg_class c ON c.oid = parts.oid LEFT JOIN pg_am a ON a.oid = c.relam

@@ -26,7 +26,7 @@ from benchmarks.postgres import Table
 
 __all__ = ["WORKS", "database_growth"]
 
-_SIZES = (1, 5)
+_SIZES = (1, 10)
 
 
 def _written(job: Job, name: str, settings: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -43,6 +42,11 @@ INHERITED = (
     "CREATE TABLE child (more integer) INHERITS (big)",
     f"INSERT INTO big SELECT i, repeat('x', 200) FROM generate_series(1, {ROWS // 2}) i",
     f"INSERT INTO child SELECT i, repeat('x', 200), 1 FROM generate_series({ROWS // 2 + 1}, {ROWS}) i",
+)
+WIDE = (
+    TABLE[0],
+    "ALTER TABLE big ALTER filler SET STORAGE EXTERNAL",  # not compressed
+    TABLE[1].replace("200", "1900"),
 )
 SHAPES = {"table": TABLE, "partitioned": PARTITIONED, "inherited": INHERITED}
 
@@ -305,7 +309,7 @@ def test_a_lost_snapshot_fails_the_run_and_the_next_goes_on(database: Any, monke
 
 def test_a_killed_run_goes_on_into_a_lake(database: Any, tmp_path: Path) -> None:
     """No primary key, SIGKILL in the middle of the table, changes, and a second run: each row is in the lake once."""
-    database.run(TABLE[0], TABLE[1].replace("repeat('x', 200)", "repeat(md5(i::text), 60)"))
+    database.run(*WIDE)
     target = tmp_path / "target.json"
     settings = {"destination_path": str(tmp_path / "lake"), "max_file_mb": 1, "commit_interval_minutes": 0}
     target.write_text(json.dumps(settings), encoding="utf-8")
@@ -313,14 +317,23 @@ def test_a_killed_run_goes_on_into_a_lake(database: Any, tmp_path: Path) -> None
     config = database.config(resume_full_table=True, parallel_reads=2)
     with (
         subprocess.Popen(database.command(config), stdout=subprocess.PIPE) as tap,
-        subprocess.Popen(executable, stdin=tap.stdout, stdout=subprocess.PIPE, text=True) as reading,
+        subprocess.Popen(executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reading,
     ):
+        assert tap.stdout is not None
+        assert reading.stdin is not None
         assert reading.stdout is not None
-        for line in reading.stdout:
-            if '"block"' in line:
-                break
-        tap.send_signal(signal.SIGKILL)
-        reading.send_signal(signal.SIGKILL)
+        marked, beyond = False, 0
+        while beyond < 2_000:  # rows after the mark, which no STATE covers
+            line = tap.stdout.readline()
+            assert line
+            marked = marked or b'"block"' in line
+            beyond += marked
+            reading.stdin.write(line)
+        reading.stdin.flush()
+        tap.kill()
+        while b'"block"' not in reading.stdout.readline():
+            assert reading.poll() is None
+        reading.kill()
     state = subprocess.run([*executable, "--committed-state"], check=True, capture_output=True).stdout
     assert json.loads(state)["bookmarks"]["public-big"]["resume_after"]["block"] > 0
     database.run("INSERT INTO big VALUES (1000001, 'new')")
@@ -337,7 +350,7 @@ def test_a_killed_run_goes_on_into_a_lake(database: Any, tmp_path: Path) -> None
 
 def test_a_signal_ends_a_read_over_several_connections(database: Any) -> None:
     """SIGTERM while they wait for the pipe: exit code 143, and nothing of it is left on the server."""
-    database.run(TABLE[0], TABLE[1].replace("repeat('x', 200)", "repeat(md5(i::text), 60)"))
+    database.run(*WIDE)
     process = subprocess.Popen(
         database.command(database.config(parallel_reads=3)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

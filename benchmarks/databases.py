@@ -195,10 +195,10 @@ WORKS = (
                 slow=True,
             ),
             *(
-                _peer(f"dlt sql_table, {backend}", _dlt(backend), DLT_SQL, within="out/events")
-                for backend in ("pyarrow", "connectorx")
+                _peer(f"dlt sql_table, {backend}", _dlt(backend), DLT_SQL, within="out/events", slow=slow)
+                for backend, slow in (("connectorx", False), ("pyarrow", True))
             ),
-            _peer("ingestr, to DuckDB", _ingestr, INGESTR, form="duckdb"),
+            _peer("ingestr, to DuckDB", _ingestr, INGESTR, form="duckdb", slow=True),
             _peer("sling", _sling, SLING),
             Contestant("limit: ADBC, pyarrow", _limit("adbc-parquet"), "parquet"),
         ),

@@ -13,15 +13,20 @@ from pathlib import Path
 
 from benchmarks import growth, start
 from benchmarks.batch import COPIES, input_file
-from benchmarks.contestants import NATIVE, WORKS, Contestant, Job, Work
+from benchmarks.contestants import NATIVE, Contestant, Job, Work
+from benchmarks.contestants import WORKS as FILE_WORKS
 from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
+from benchmarks.databases import WORKS as DATABASE_WORKS
+from benchmarks.databases import database_growth
 from benchmarks.measure import Cost, RunFailed, run
 from benchmarks.peers.environments import SDK
+from benchmarks.postgres import Table, table_file
 from benchmarks.report import Result, machine, picture, replace_block, table
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "performance.md"
+WORKS = (*FILE_WORKS, *DATABASE_WORKS)
 SLOW_SHARE = 10
 
 
@@ -31,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
     failed: list[str] = []
     for work in WORKS:
-        if options.only and work.name not in options.only:
+        if options.only and not {work.name, work.group} & {*options.only}:
             continue
         print(f"{work.title} ...", file=sys.stderr)
         results = _measure(work, options, failed)
@@ -41,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         print(text, flush=True)
         if options.write:
             _write(work, options, results, command, text)
-    for name, measure in (("growth", _growth), ("start", _start)):
-        if options.only is None or name in options.only:
+    for name, measure in (("growth", _growth), ("postgres-growth", _database_growth), ("start", _start)):
+        group = name.partition("-")[0]
+        if options.only is None or {name, group} & {*options.only}:
             print(f"{name} ...", file=sys.stderr)
             text = measure(options, failed)
             print(text, flush=True)
@@ -54,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    names = [*(work.name for work in WORKS), "growth", "start"]
+    groups = dict.fromkeys(work.group for work in WORKS if work.group)
+    names = [*groups, *(work.name for work in WORKS), "growth", "postgres-growth", "start"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the rows, two rounds: some four minutes")
     parser.add_argument("--rows", type=int, help="rows of every work, instead of each one's own number")
@@ -87,8 +94,8 @@ def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list
             print(f"  {each.name}: left out, {each.module} is not installed", file=sys.stderr)
             continue
         try:
-            if each.environment is not None:
-                each.environment.make(CACHE / "venvs")
+            for environment in each.environments:
+                environment.make(CACHE / "venvs")
         except subprocess.CalledProcessError:
             failed.append(f"{work.name}: {each.name} does not install")
             continue
@@ -104,7 +111,7 @@ def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list
                 failed.append(f"{work.name}: {each.name}: {error}")
                 taking_part.remove(each)
     return [
-        Result(each.name, inputs[each.name][1], inputs[each.name][0].stat().st_size, costs[each.name])
+        Result(each.name, inputs[each.name][1], _bytes(work, inputs[each.name][0]), costs[each.name])
         for each in taking_part
     ]
 
@@ -117,10 +124,16 @@ def _input(work: Work, contestant: Contestant, options: argparse.Namespace) -> t
     folder = CACHE / "data"
     if work.input == "singer":
         return singer_file(folder, shape, rows), rows
+    if work.input == "postgres":
+        return table_file(folder, rows), rows
     many, _, kind = work.input.rpartition(".")
     if many:
         return input_file(folder, rows * COPIES, kind), rows * COPIES
     return (csv_file if work.input == "csv" else parquet_file)(folder, rows), rows
+
+
+def _bytes(work: Work, source: Path) -> int:
+    return Table(source).bytes if work.input == "postgres" else source.stat().st_size
 
 
 def _once(work: Work, contestant: Contestant, source: Path, rows: int) -> Cost:
@@ -169,7 +182,28 @@ def _growth(options: argparse.Namespace, failed: list[str]) -> str:
             print(f"  {case.title}: {cost.cpu:.2f} CPU s, {cost.rss >> 20} MiB", file=sys.stderr)
             size = source.stat().st_size * case.times
             results[native].append((case, Result(case.title, rows * case.times, size, [cost])))
-    return growth.growth_table(results[True], results[False])
+    named = {"native": results[True], "pure": results[False]}
+    return growth.growth_table("Growth: one target-parquet at default settings", named)
+
+
+def _database_growth(options: argparse.Namespace, failed: list[str]) -> str:
+    """One run of each size."""
+    rows = (options.rows or SHAPES["events"].rows) // (5 if options.quick else 1)
+    results = []
+    for case, command in database_growth():
+        source = table_file(CACHE / "data", rows, case.times)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            output = Path(folder) / "out"
+            output.mkdir()
+            try:
+                cost = run(command(Job(source, output, CACHE / "venvs", "events")), Path(folder) / "stderr.log")
+                _count("singer", output, rows * case.times)
+            except RunFailed as error:
+                failed.append(f"postgres-growth: {case.title}: {error}")
+                continue
+        print(f"  {case.title}: {cost.cpu:.2f} CPU s, {cost.rss >> 20} MiB", file=sys.stderr)
+        results.append((case, Result(case.title, rows * case.times, Table(source).bytes, [cost])))
+    return growth.growth_table("Growth: tap-postgres", {"": results})
 
 
 def _start(options: argparse.Namespace, failed: list[str]) -> str:  # noqa: ARG001

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.data import csv_file
+from benchmarks.pipe import run_pipe
 
 __all__ = ["COPIES", "input_file"]
 
@@ -49,10 +50,9 @@ def pipe(source: str, output: str, kind: str) -> None:
     stream = {"name": "events", "path": source, "format": kind, "key_properties": ["id"]}
     tap.write_text(json.dumps({"streams": [stream], "batch_config": {"encoding": {"format": "arrow"}}}))
     target.write_text(json.dumps({"destination_path": output}))
-    first = subprocess.Popen([BIN / "tap-files", "--config", tap], stdout=subprocess.PIPE)
-    second = subprocess.run([BIN / "target-parquet", "--config", target], stdin=first.stdout, check=False)
-    if first.wait() or second.returncode:
-        sys.exit(1)
+    sys.exit(
+        run_pipe([str(BIN / "tap-files"), "--config", str(tap)], [str(BIN / "target-parquet"), "--config", str(target)])
+    )
 
 
 def duckdb_convert(source: str, output: str, kind: str) -> None:

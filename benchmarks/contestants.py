@@ -51,7 +51,7 @@ class Contestant:
         form: how its output is read back, see `benchmarks.readback`.
         slow: whether it gets fewer rows.
         within: the folder of the output that holds the rows.
-        environment: what it needs installed; None for our own environment.
+        environments: what it needs installed beside our own environment.
         module: what it needs in our own environment; it is left out where that is not there.
     """
 
@@ -60,7 +60,7 @@ class Contestant:
     form: str
     slow: bool = False
     within: str = ""
-    environment: Environment | None = None
+    environments: tuple[Environment, ...] = ()
     module: str = ""
 
 
@@ -74,7 +74,9 @@ class Work:
         shape: of the input.
         contestants: in the table's order.
         input: what is read: the shape's Singer stream (`singer`), the events as a file (`csv`, `parquet`), or several
-            times as many of them (`many.csv`, `many.parquet`; see `benchmarks.batch`).
+            times as many of them (`many.csv`, `many.parquet`; see `benchmarks.batch`); or a table of them (`postgres`;
+            see `benchmarks.postgres`).
+        group: a name for `--only` that several works share.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Work:
     shape: str
     contestants: tuple[Contestant, ...]
     input: str = "singer"
+    group: str = ""
 
 
 def target(config: Path, output: Path, *, native: bool, **settings: object) -> Command:
@@ -177,7 +180,7 @@ _OURS = (
     ),
 )
 _PLAIN = Contestant(
-    "plain singer-sdk BatchSink, validation on", _plain_target(validate=True), "parquet", slow=True, environment=SDK
+    "plain singer-sdk BatchSink, validation on", _plain_target(validate=True), "parquet", slow=True, environments=(SDK,)
 )
 _PEERS = (
     _PLAIN,
@@ -186,11 +189,11 @@ _PEERS = (
         _plain_target(validate=False),
         "parquet",
         slow=True,
-        environment=SDK,
+        environments=(SDK,),
     ),
-    Contestant("target-jsonl", _target_jsonl, "jsonl", slow=True, environment=JSONL),
-    Contestant("target-duckdb", _target_duckdb, "duckdb", slow=True, environment=DUCKDB),
-    Contestant("dlt, filesystem", _dlt, "parquet", slow=True, within="out/events", environment=DLT),
+    Contestant("target-jsonl", _target_jsonl, "jsonl", slow=True, environments=(JSONL,)),
+    Contestant("target-duckdb", _target_duckdb, "duckdb", slow=True, environments=(DUCKDB,)),
+    Contestant("dlt, filesystem", _dlt, "parquet", slow=True, within="out/events", environments=(DLT,)),
 )
 _DUCKDB = Contestant("limit: DuckDB read_json", _limit("duckdb", "parquet"), "parquet")
 _LIMITS = (
@@ -216,7 +219,7 @@ WORKS = (
         "events",
         (
             Contestant("melisma tap-files", _tap_files, "singer"),
-            Contestant("plain singer-sdk tap, csv.DictReader", _plain_tap, "singer", slow=True, environment=SDK),
+            Contestant("plain singer-sdk tap, csv.DictReader", _plain_tap, "singer", slow=True, environments=(SDK,)),
             *_RECORD_LIMITS,
         ),
         input="csv",
@@ -227,7 +230,7 @@ WORKS = (
         "events",
         (
             Contestant("melisma tap-files", _tap_files, "singer"),
-            Contestant("plain singer-sdk tap, to_pylist", _plain_tap, "singer", slow=True, environment=SDK),
+            Contestant("plain singer-sdk tap, to_pylist", _plain_tap, "singer", slow=True, environments=(SDK,)),
             *_RECORD_LIMITS,
         ),
         input="parquet",

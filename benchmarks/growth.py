@@ -7,7 +7,7 @@ that ten million of them need no more disk than one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -95,15 +95,15 @@ def command(case: Case, source: Path, config: Path, output: Path, *, native: boo
     return Command(made.argv, environment=made.environment, feeder=case.feeder(source))
 
 
-def growth_table(native: Sequence[tuple[Case, Result]], pure: Sequence[tuple[Case, Result]]) -> str:
-    """A Markdown table of both ways."""
+def growth_table(title: str, ways: Mapping[str, Sequence[tuple[Case, Result]]]) -> str:
+    """A Markdown table of the cases, done in each of the ways."""
     lines = [
-        "### Growth: one target-parquet at default settings",
+        f"### {title}",
         "",
         "| | records | MB | CPU s | CPU µs per record | against the first | peak MiB | against the first |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, results in (("native", native), ("pure", pure)):
+    for name, results in ways.items():
         known = {case.title: result for case, result in results}
         for case, result in results:
             base = known.get(case.base)
@@ -111,8 +111,8 @@ def growth_table(native: Sequence[tuple[Case, Result]], pure: Sequence[tuple[Cas
             times = f"{cost / (base.cpu / base.rows * 1e6):.2f}x" if base else ""
             memory = f"{result.rss / base.rss:.2f}x" if base else ""
             lines.append(
-                f"| {case.title}, {name} | {result.rows:,} | {result.bytes / 1e6:,.0f} | {result.cpu:.2f} "
-                f"| {cost:,.2f} | {times} | {result.rss / 2**20:,.0f} | {memory} |"
+                f"| {', '.join(filter(None, [case.title, name]))} | {result.rows:,} | {result.bytes / 1e6:,.0f} "
+                f"| {result.cpu:.2f} | {cost:,.2f} | {times} | {result.rss / 2**20:,.0f} | {memory} |"
             )
     return "\n".join([*lines, ""])
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 
 import duckdb
+import pyarrow as pa
+import pyarrow.ipc
 
 QUERIES = {
     "parquet": "FROM read_parquet('{path}/**/*.parquet')",
@@ -18,6 +20,8 @@ QUERIES = {
     "records": "FROM (SELECT record.id AS id FROM read_json('{path}/**/*.json', format='newline_delimited',"
     " columns={{record: 'STRUCT(id BIGINT)'}}))",
     "duckdb": "FROM out.main.events",
+    "csv": "FROM read_csv('{path}/out.csv', header=true)",
+    "arrow": "FROM rows",
 }
 """What `id` is read from, by the form of what was written."""
 
@@ -27,6 +31,8 @@ def main(form: str, path: str) -> None:
     connection = duckdb.connect()
     if form == "duckdb":
         connection.execute(f"ATTACH '{path}/out.duckdb' AS out (READ_ONLY)")
+    if form == "arrow":  # DuckDB reads the column from where it lies
+        connection.register("rows", pa.ipc.open_file(pa.memory_map(f"{path}/out.arrow")).read_all().select(["id"]))
     query = QUERIES[form].format(path=path)
     row = connection.execute(f"SELECT count(*), sum(id) {query}").fetchone()
     print(*(row or ()))

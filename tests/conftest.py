@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "services"))  # for `places`, what `make services` started
 from places import NotRunningError, Place, endpoint  # noqa: E402
 
+import postgres  # noqa: E402
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
@@ -307,6 +309,29 @@ def service() -> Callable[[str], str]:
             pytest.skip(str(error))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres_address() -> dict[str, str]:
+    """Where PostgreSQL listens: host, port, user, password; without it, skips the test, or fails it in CI."""
+    try:
+        return postgres.start()
+    except postgres.MissingError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres_database(postgres_address: dict[str, str]) -> Iterator[dict[str, str]]:
+    """An empty database of its own, as psycopg and libpq name its address."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(**postgres_address, dbname="postgres", autocommit=True) as connection:  # type: ignore[arg-type]
+        connection.execute(f"CREATE DATABASE {name}")
+        yield {**postgres_address, "dbname": name}
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

@@ -49,3 +49,12 @@ JSONL = Environment("target-jsonl", ("target-jsonl==0.1.4",))
 # With duckdb 1.4.1 and 2.0.0 this target loses the first row.
 DUCKDB = Environment("target-duckdb", ("target-duckdb==0.8.0", "duckdb==1.1.3"))
 DLT = Environment("dlt", ("dlt[parquet]==1.31.0",))
+MELTANO_POSTGRES = Environment("meltanolabs-tap-postgres", ("meltanolabs-tap-postgres==0.10.0",))
+PIPELINEWISE_POSTGRES = Environment("pipelinewise-tap-postgres", ("pipelinewise-tap-postgres==1.8.4",))
+DLT_SQL = Environment(
+    "dlt-sql",
+    ("dlt[parquet]==1.31.0", "connectorx==0.4.6", "psycopg2-binary==2.9.13", "pyarrow==26.0.1", "sqlalchemy==2.0.54"),
+)
+# The last versions that the package index has whole: newer ones fetch their program from elsewhere when they start.
+INGESTR = Environment("ingestr", ("ingestr==0.14.155",))
+SLING = Environment("sling", ("sling-linux-amd64==1.4.11",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pytest
 import yaml
 
@@ -88,6 +90,36 @@ def test_meltano_runs_the_project_twice_and_the_second_run_moves_nothing(install
     log = meltano(project, executable, "run", "tap-files", "target-parquet")
     assert "0 records in 0 files" in log
     assert lake(project) == first
+
+
+def test_meltano_reads_a_database_twice_and_the_second_run_moves_what_is_new(
+    installed: tuple[Path, Path], postgres_database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`meltano run tap-postgres target-parquet` by replication key: rows of both runs are in the lake, each once."""
+    project, executable = installed
+    for name, value in postgres_database.items():
+        monkeypatch.setenv(f"TAP_POSTGRES_{'DATABASE' if name == 'dbname' else name.upper()}", value)
+    monkeypatch.setenv(
+        "TAP_POSTGRES__METADATA",
+        json.dumps({"public-sales": {"replication-method": "INCREMENTAL", "replication-key": "ordered_at"}}),
+    )
+    insert = (
+        "INSERT INTO sales SELECT i, timestamptz '2024-01-01Z' + i / 2 * interval '1 hour', i / 4.0 "
+        "FROM generate_series({}, {}) i"
+    )
+    with psycopg.connect(**postgres_database, autocommit=True) as database:  # type: ignore[arg-type]
+        database.execute("CREATE TABLE sales (id integer PRIMARY KEY, ordered_at timestamptz, total numeric(9,2))")
+        for first, last in ((1, 1000), (1001, 1005)):
+            database.execute(insert.format(first, last))
+            before = set((project / "output/lake/public-sales").rglob("*.parquet"))
+            meltano(project, executable, "run", "tap-postgres", "target-parquet")
+            new = sorted(map(str, set((project / "output/lake/public-sales").rglob("*.parquet")) - before))
+            ids = duckdb.execute("SELECT id FROM read_parquet(?) ORDER BY id", [new]).fetchall()
+            assert ids == [(number,) for number in range(first, last + 1)]
+        rows = "SELECT id, extract(epoch FROM ordered_at)::bigint, total::text FROM sales ORDER BY id"
+        expected = database.execute(rows).fetchall()
+    landed = "SELECT id, epoch(ordered_at)::BIGINT, total::VARCHAR FROM read_parquet(?) ORDER BY id"
+    assert duckdb.execute(landed, [f"{project}/output/lake/public-sales/**/*.parquet"]).fetchall() == expected
 
 
 def test_a_run_that_is_killed_half_way_is_resumed_from_meltanos_state(installed: tuple[Path, Path]) -> None:

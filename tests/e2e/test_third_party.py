@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pytest
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("third-party")]
@@ -111,3 +112,46 @@ def test_tap_files_into_their_target(target_jsonl: Any, tmp_path: Path) -> None:
     again = ours("tap-files", "--config", "tap.json", "--state", "state.json", cwd=tmp_path)
     assert b'"RECORD"' not in again
     assert json.loads(again.splitlines()[-1])["value"] == json.loads(state.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_their_tap_for_postgresql_into_target_parquet(
+    new_environment: Callable[[str], Any],
+    find_python: Callable[[str], str],
+    postgres_database: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """meltanolabs-tap-postgres by replication key, twice, with the STATE that target-parquet committed."""
+    environment = new_environment(find_python("3.11"))
+    environment.install("meltanolabs-tap-postgres==0.10.0")
+    insert = (
+        "INSERT INTO sales SELECT i, timestamptz '2024-01-01 12:00Z' + i * interval '1 minute', i / 4.0, "
+        "jsonb_build_object('i', i), ARRAY['a', i::text], i % 2 = 0 FROM generate_series({}, {}) i"
+    )
+    address = {("database" if name == "dbname" else name): value for name, value in postgres_database.items()}
+    config = {**address, "port": int(address["port"]), "filter_schemas": ["public"]}
+    (tmp_path / "tap.json").write_text(json.dumps(config))
+    (tmp_path / "target.json").write_text(json.dumps({"destination_path": "lake"}))
+    rows = "SELECT id, extract(epoch FROM changed)::bigint, total::float8, tags, odd FROM sales ORDER BY id"
+    landed = "SELECT id, epoch(changed)::BIGINT, total::DOUBLE, tags, odd FROM read_parquet(?) ORDER BY id"
+    with psycopg.connect(**postgres_database, autocommit=True) as database:  # type: ignore[arg-type]
+        database.execute(
+            "CREATE TABLE sales (id bigint PRIMARY KEY, changed timestamptz NOT NULL, total numeric(9,2), more jsonb, "
+            "tags text[], odd boolean)"
+        )
+        catalog = json.loads(environment.run("tap-postgres", "--config", "tap.json", "--discover", cwd=tmp_path))
+        for entry in catalog["streams"][0]["metadata"]:
+            entry["metadata"]["selected"] = True
+            if not entry["breadcrumb"]:
+                entry["metadata"] |= {"replication-method": "INCREMENTAL", "replication-key": "changed"}
+        (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+        arguments = ["--config", "tap.json", "--catalog", "catalog.json"]
+        for first, last in ((1, 500), (501, 510)):
+            database.execute(insert.format(first, last))
+            lines = environment.run("tap-postgres", *arguments, cwd=tmp_path)
+            ours("target-parquet", "--config", "target.json", cwd=tmp_path, data=lines)
+            committed = ours("target-parquet", "--config", "target.json", "--committed-state", cwd=tmp_path)
+            (tmp_path / "state.json").write_bytes(committed)
+            arguments = ["--config", "tap.json", "--catalog", "catalog.json", "--state", "state.json"]
+            lake = duckdb.execute(landed, [f"{tmp_path}/lake/*/*.parquet"]).fetchall()
+            assert lake == database.execute(rows).fetchall()

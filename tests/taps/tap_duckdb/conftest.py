@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +16,7 @@ import pytest
 
 from melisma_tap_duckdb.tap import TapDuckDB
 
-
-@dataclass
-class Output:
-    """What a run wrote."""
-
-    messages: list[dict[str, Any]]
-
-    def records(self, stream: str | None = None) -> list[dict[str, Any]]:
-        """The records of a stream, or of all."""
-        return [m["record"] for m in self.messages if m["type"] == "RECORD" and stream in {None, m["stream"]}]
-
-    def properties(self, stream: str) -> dict[str, Any]:
-        """The columns that a stream's SCHEMA names."""
-        found: dict[str, Any] = next(
-            m["schema"]["properties"] for m in self.messages if m["type"] == "SCHEMA" and m["stream"] == stream
-        )
-        return found
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The last STATE."""
-        found: dict[str, Any] = [m["value"] for m in self.messages if m["type"] == "STATE"][-1]
-        return found
+from ..output import Output, sync
 
 
 @dataclass
@@ -75,15 +51,7 @@ class Runner:
         self, config: dict[str, Any], state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None
     ) -> Output:
         """Run it in this process."""
-        output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-        with contextlib.redirect_stdout(output):
-            tap = TapDuckDB(config=config, state=state, catalog=catalog)
-            try:
-                tap.sync_all()
-            finally:
-                tap.close()
-        output.seek(0)
-        return Output([json.loads(line, parse_float=Decimal) for line in output])
+        return sync(lambda: TapDuckDB(config=config, state=state, catalog=catalog))
 
     def command(self, config: dict[str, Any], *arguments: str) -> list[str]:
         """The command line of the executable."""

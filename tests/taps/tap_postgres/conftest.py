@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +18,9 @@ import pytest
 
 from melisma_tap_postgres.tap import TapPostgres
 
+from ..output import Output, sync
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
-
-
-@dataclass
-class Output:
-    """What a run wrote."""
-
-    messages: list[dict[str, Any]]
-
-    def records(self, stream: str | None = None) -> list[dict[str, Any]]:
-        """The records of a stream, or of all."""
-        return [m["record"] for m in self.messages if m["type"] == "RECORD" and stream in {None, m["stream"]}]
-
-    def properties(self, stream: str) -> dict[str, Any]:
-        """The columns that a stream's SCHEMA names."""
-        found: dict[str, Any] = next(
-            m["schema"]["properties"] for m in self.messages if m["type"] == "SCHEMA" and m["stream"] == stream
-        )
-        return found
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The last STATE."""
-        found: dict[str, Any] = [m["value"] for m in self.messages if m["type"] == "STATE"][-1]
-        return found
 
 
 @dataclass
@@ -56,6 +31,7 @@ class Database:
     name: str
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    last: Output = field(default_factory=lambda: Output([]))  # of the last run, whole or not
 
     def connect(self, **more: Any) -> psycopg.Connection[Any]:
         """Another connection to it; each statement is a transaction."""
@@ -90,15 +66,8 @@ class Database:
 
     def sync(self, state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None, **more: Any) -> Output:
         """Run it in this process."""
-        output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-        with contextlib.redirect_stdout(output):
-            tap = TapPostgres(config=self.config(**more), state=state, catalog=catalog)
-            try:
-                tap.sync_all()
-            finally:
-                tap.close()
-        output.seek(0)
-        return Output([json.loads(line, parse_float=Decimal) for line in output])
+        self.last = Output([])
+        return sync(lambda: TapPostgres(config=self.config(**more), state=state, catalog=catalog), self.last)
 
     def command(self, config: dict[str, Any], *arguments: str) -> list[str]:
         """The command line of the executable."""

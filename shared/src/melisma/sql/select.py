@@ -25,6 +25,7 @@ class Select:
         inclusive: whether rows at the start itself are read again. A replication key may have rows still to come at
             its highest value; a primary key has not.
         limit: the most rows to read; None for all.
+        conditions: SQL that is true of the rows to read; it names the source `melisma_source`.
     """
 
     columns: Sequence[str]
@@ -33,16 +34,20 @@ class Select:
     start: Sequence[str] = ()
     inclusive: bool = True
     limit: int | None = None
+    conditions: Sequence[str] = ()
 
     def text(self, dialect: Dialect) -> str:
         """The statement. Rows whose sort key is null come first, and only without a start."""
         # Named in full: an alias of the same name, perhaps a cast to text, would sort otherwise.
         names = [f"{_SOURCE}.{dialect.quote(name)}" for name in self.order]
         lines = [f"SELECT {', '.join(self.columns) or 'NULL'}", f"FROM {self.source} AS {_SOURCE}"]
+        conditions = list(self.conditions)
         if self.start:
             sign = ">=" if self.inclusive else ">"
             left, right = ", ".join(names[: len(self.start)]), ", ".join(self.start)
-            lines.append(f"WHERE {left} {sign} {right}" if len(self.start) == 1 else f"WHERE ({left}) {sign} ({right})")
+            conditions.append(f"{left} {sign} {right}" if len(self.start) == 1 else f"({left}) {sign} ({right})")
+        if conditions:
+            lines.append(f"WHERE {' AND '.join(conditions)}")
         if names:
             # With a start there are no nulls, and an index is of use as it is.
             nulls = "" if self.start else dialect.nulls_first

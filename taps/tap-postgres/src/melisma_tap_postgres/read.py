@@ -13,8 +13,9 @@ from melisma.sql.columns import is_text, unchanged
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.key import bookmark, key_value
 from melisma.sql.select import Select
-from melisma.tap.sql import SqlStream
+from melisma.tap.sql import FULL_TABLE, SqlStream
 from melisma.tap.stream import Progress
+from melisma_tap_postgres.blocks import RESUME_AFTER, BlockRead
 from melisma_tap_postgres.convert import FLAT, Converter
 from melisma_tap_postgres.discover import Relation, is_valid_utf8
 from melisma_tap_postgres.server import Server
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from melisma_tap_postgres.tap import TapPostgres
 
 __all__ = ["TableStream"]
-
-_AFTER = "resume_after"
-"""The bookmark's key in a full table: the primary key of the last row that was sent; null when all of it was."""
 
 
 class TableStream(SqlStream):
@@ -46,7 +44,23 @@ class TableStream(SqlStream):
             if name not in columns:
                 columns[name] = self._relation.columns[name]
         converter = Converter(self.name, columns, check_text=not is_valid_utf8(self._server))
-        select = self._select(columns, order)
+        whole, blocks = self.replication_method == FULL_TABLE, None
+        if whole:
+            place = self.stream_state.get(RESUME_AFTER)
+            blocks = BlockRead.wanted(self._server, self.config, self._relation, place, by_key=bool(order))
+        if blocks is not None:
+            for item in blocks.batches(self._select(columns, ())):
+                yield item if isinstance(item, Progress) else converter.convert(item)
+        else:
+            yield from self._by_order(self._select(columns, order), order, converter)
+        if whole and self.config.get("resume_full_table"):
+            yield Progress({RESUME_AFTER: None})
+        self._report(converter)
+
+    def _by_order(
+        self, select: Select, order: Sequence[str], converter: Converter
+    ) -> Iterator[pa.RecordBatch | Progress]:
+        """One read, which goes on from the last row if the connection drops and the rows have an order of their own."""
         remaining: int | None = self.config.get("max_record_count")
         failures, sent = 0, False
         while remaining is None or remaining > 0:
@@ -69,9 +83,6 @@ class TableStream(SqlStream):
                 self._server.pause(failures)
                 failures += 1
                 self._server.reconnect()
-        if order and not self.incremental:
-            yield Progress({_AFTER: None})
-        self._report(converter)
 
     def _columns(self) -> dict[str, Column]:
         """How the columns that this run reads are read, as the catalog has them."""
@@ -112,7 +123,7 @@ class TableStream(SqlStream):
                 start = [self._literal(order[0], value)]
                 self._look_for_nulls(order[0])
         elif order:
-            after = self.stream_state.get(_AFTER)
+            after = self.stream_state.get(RESUME_AFTER)
             if isinstance(after, list) and len(after) == len(order):
                 self.logger.info('stream "%s": an earlier run ended within it; this one goes on there', self.name)
                 start = [self._literal(name, value) for name, value in zip(order, after, strict=True)]
@@ -134,7 +145,7 @@ class TableStream(SqlStream):
             if value is not None:
                 yield Progress(bookmark(order[0], value))
         elif order:
-            yield Progress({_AFTER: [key_value(batch, name, self.name) for name in order]})
+            yield Progress({RESUME_AFTER: [key_value(batch, name, self.name) for name in order]})
 
     def _literal(self, name: str, value: Any) -> str:
         text = str(value).replace("'", "''")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-from adbc_driver_manager import Error
-from adbc_driver_postgresql import StatementOptions, dbapi
+from adbc_driver_manager import AdbcConnection, AdbcStatement, Error
+from adbc_driver_postgresql import StatementOptions, connect
 
 from melisma.errors import DatabaseError
 from melisma.sql.ahead import read_ahead
 from melisma_tap_postgres.settings import connection_string
-from melisma_tap_postgres.sqlstate import ConnectionLost, translated
+from melisma_tap_postgres.sqlstate import ConnectionLost, SnapshotLost, translated
 
 __all__ = ["Server"]
 
@@ -31,22 +32,35 @@ _FIRST = (
     "SET LOCAL idle_in_transaction_session_timeout = 0",
 )
 
+_NO_SNAPSHOT = {"22023", "42704", "55000"}  # to `SET TRANSACTION SNAPSHOT`
+
 _log = logging.getLogger(__name__)
 
 
 class Server:
-    """A PostgreSQL database, read in one snapshot for as long as the connection holds."""
+    """A PostgreSQL database, read in one snapshot for as long as the connection holds.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Args:
+        config: the settings.
+        snapshot: another connection's, as `snapshot` gave it; a new one by default.
+    """
+
+    def __init__(self, config: Mapping[str, Any], snapshot: str | None = None) -> None:
         self._where = connection_string(config)
         self._retries: int = config.get("connect_retries", 5)
+        self._snapshot = snapshot
+        self._running: AdbcStatement | None = None
+        self._lock = threading.Lock()
         self._connection = self._connect()
+
+    def snapshot(self) -> str:
+        """Its snapshot, for other connections to take while this one holds."""
+        return str(self.rows("SELECT pg_export_snapshot() AS name")[0]["name"])
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query on the catalog."""
-        with _failures(), self._connection.cursor() as cursor:
-            cursor.execute(sql)
-            found: list[dict[str, Any]] = cursor.fetch_arrow_table().to_pylist()
+        with _failures(), AdbcStatement(self._connection) as statement:
+            found: list[dict[str, Any]] = _executed(statement, sql).read_all().to_pylist()
             return found
 
     def batches(self, sql: str, stream: str) -> Iterator[pa.RecordBatch]:
@@ -56,28 +70,40 @@ class Server:
             ConnectionLost: the connection dropped; `reconnect` makes another.
             DatabaseError: the query failed.
         """
-        with _failures(stream), self._connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: _BYTES})
-
-            def read() -> Iterator[pa.RecordBatch]:
-                cursor.execute(sql)
-                yield from cursor.fetch_record_batch()
-
+        with _failures(stream), AdbcStatement(self._connection) as statement:
             try:
-                yield from read_ahead(read(), cursor.adbc_cancel)
+                yield from read_ahead(_read(statement, sql), statement.cancel)
             except OSError as error:
-                # What comes between two rows has no SQLSTATE, and a text in the server's language.
-                _log.debug("PostgreSQL: %s", error)
-                raise self._broken(stream) from None
+                raise self._broken(error, stream) from None
 
-    def _broken(self, stream: str) -> DatabaseError:
-        """What a fault between two rows was: the connection's end, or the query's."""
+    def batches_on_this_thread(self, sql: str, stream: str) -> Iterator[pa.RecordBatch]:
+        """As `batches`, without reading ahead; `cancel` ends it."""
+        with _failures(stream):
+            statement = AdbcStatement(self._connection)
+            try:
+                with self._lock:
+                    self._running = statement
+                yield from _read(statement, sql)
+            except OSError as error:
+                raise self._broken(error, stream) from None
+            finally:
+                with self._lock:
+                    self._running = None
+                    statement.close()
+
+    def cancel(self) -> None:
+        """End what `batches_on_this_thread` reads on another thread; nothing if it does not."""
+        with self._lock, contextlib.suppress(Error):
+            if self._running is not None:
+                self._running.cancel()
+
+    def _broken(self, error: OSError, stream: str) -> DatabaseError:
+        """What a fault between two rows was, which has no SQLSTATE: the connection's end, or the query's."""
+        _log.debug("PostgreSQL: %s", error)
         try:
             self._connection.rollback()
-            with self._connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-                cursor.fetchall()
-        except Error:
+            self.rows("SELECT 1 AS answer")
+        except (Error, ConnectionLost):
             return ConnectionLost("PostgreSQL", "the connection dropped", stream=stream, fix="Run it again")
         rule = "the server ended the query while its rows were read: a value it cannot reckon with, or a timeout"
         return DatabaseError("PostgreSQL", rule, stream=stream, fix="Set TAP_POSTGRES_LOGLEVEL=DEBUG to see why")
@@ -102,22 +128,53 @@ class Server:
         """How often a lost connection is made again."""
         return self._retries
 
-    def _connect(self) -> dbapi.Connection:
+    def _connect(self) -> AdbcConnection:
         failures = 0
         while True:
             try:
                 with _failures():
-                    connection = dbapi.connect(self._where)
-                    with connection.cursor() as cursor:
-                        for statement in _FIRST:
-                            cursor.execute(statement)
+                    # Not by the driver's DB-API, which imports all that it could make of a result: half a second.
+                    connection = AdbcConnection(connect(self._where))
+                    connection.set_autocommit(False)
+                    for number, sql in enumerate(_FIRST):
+                        _execute(connection, sql)
+                        if number == 0 and self._snapshot is not None:
+                            self._take_snapshot(connection, self._snapshot)
                     return connection
+            except SnapshotLost:
+                raise
             except ConnectionLost as error:
                 if failures >= self._retries:
                     raise
                 _log.warning("%s; trying again", error)
                 self.pause(failures)
                 failures += 1
+
+    def _take_snapshot(self, connection: AdbcConnection, name: str) -> None:
+        try:
+            _execute(connection, f"SET TRANSACTION SNAPSHOT '{name}'")
+        except Error as error:
+            if getattr(error, "sqlstate", None) in _NO_SNAPSHOT:
+                raise SnapshotLost from None
+            raise
+        # The same rows in the same order, should they be read again.
+        _execute(connection, "SET LOCAL max_parallel_workers_per_gather = 0")
+
+
+def _execute(connection: AdbcConnection, sql: str) -> None:
+    with AdbcStatement(connection) as statement:
+        statement.set_sql_query(sql)
+        statement.execute_update()
+
+
+def _executed(statement: AdbcStatement, sql: str) -> pa.RecordBatchReader:
+    statement.set_sql_query(sql)
+    return pa.RecordBatchReader.from_stream(statement.execute_query()[0])
+
+
+def _read(statement: AdbcStatement, sql: str) -> Iterator[pa.RecordBatch]:
+    statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BYTES)})
+    yield from _executed(statement, sql)
 
 
 @contextlib.contextmanager

@@ -80,9 +80,19 @@ CONFIG: dict[str, Any] = {
         },
         "resume_full_table": _switch(
             "Resume full tables",
-            "Whether FULL_TABLE streams with a primary key are read in its order, with a STATE as it goes, so that a "
-            "run that was cut short goes on within the table. For targets that append or upsert.",
+            "Whether FULL_TABLE streams are read in an order, that of the primary key or of the blocks on the server's "
+            "disk, with a STATE as it goes, so that a run that was cut short goes on within the table. For targets "
+            "that append or upsert.",
         ),
+        "parallel_reads": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 32,
+            "default": 1,
+            "title": "Parallel reads",
+            "description": "Over how many connections at once a large table is read in FULL_TABLE, in ranges of its "
+            "blocks, all in one snapshot.",
+        },
         "connect_retries": {
             "type": "integer",
             "minimum": 0,

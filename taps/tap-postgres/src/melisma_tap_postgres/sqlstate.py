@@ -10,7 +10,7 @@ from enum import Enum
 
 from melisma.errors import BadRecord, ConfigError, DatabaseError, MelismaError
 
-__all__ = ["ConnectionLost", "Remedy", "remedy", "translated"]
+__all__ = ["ConnectionLost", "Remedy", "SnapshotLost", "remedy", "translated"]
 
 
 class Remedy(Enum):
@@ -23,6 +23,14 @@ class Remedy(Enum):
 
 class ConnectionLost(DatabaseError):
     """The connection failed or dropped; another one may work."""
+
+
+class SnapshotLost(ConnectionLost):
+    """The connection that held the run's snapshot is gone, so no other one can see the same rows."""
+
+    def __init__(self) -> None:
+        rule = "the connection that held the run's snapshot dropped"
+        super().__init__("PostgreSQL", rule, fix="Run it again")
 
 
 _TABLE: dict[str, tuple[Remedy, str, str]] = {

@@ -26,6 +26,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "services"))  # for `places`, what `make services` started
 from places import NotRunningError, Place, endpoint  # noqa: E402
+from spark import MissingError, Spark  # noqa: E402
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
@@ -307,6 +308,21 @@ def service() -> Callable[[str], str]:
             pytest.skip(str(error))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Spark]:
+    """Runs programs in Spark; without Java, skips the test, or fails it in CI."""
+    try:
+        process = Spark()
+    except MissingError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    try:
+        yield process
+    finally:
+        process.close()
 
 
 @pytest.fixture(scope="session")

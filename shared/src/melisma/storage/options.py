@@ -97,6 +97,13 @@ BACKENDS: Mapping[str, Backend] = {
             "username": Option("username", "the user"),
             "password": Option("password", "the user's password"),
             "key_file": Option("key_filename", "the user's private key file"),
+            "known_hosts_file": Option(
+                "known_hosts_file", "the servers' keys, as OpenSSH keeps them; by default ~/.ssh/known_hosts"
+            ),
+            "host_key_fingerprint": Option("host_key_fingerprint", "the server's key as SHA256:..., instead of a file"),
+            "accept_unknown_host": Option(
+                "accept_unknown_host", "true believes a server that no file names; a changed key is refused", bool
+            ),
         },
     ),
     "http": Backend("http", _NETWORK),

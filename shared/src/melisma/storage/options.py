@@ -62,6 +62,7 @@ BACKENDS: Mapping[str, Backend] = {
             "requester_pays": Option("requester_pays", "true pays for requests to another's bucket", bool),
             "server_side_encryption": Option("server_side_encryption", "AES256, aws:kms or aws:kms:dsse"),
             "kms_key_id": Option("kms_key_id", "the key, for aws:kms; by default the account's own"),
+            "customer_key": Option("customer_key", "a key of your own for every file (SSE-C): 32 bytes in base64"),
             **_NETWORK,
         },
     ),

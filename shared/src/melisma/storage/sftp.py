@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import logging
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -49,6 +50,7 @@ def open_sftp(root: StoreUrl, arguments: Mapping[str, Any]) -> SftpStore:
         arguments.setdefault("username", user)
     if port:
         arguments.setdefault("port", int(port))
+    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of each step of each connection
     with _failing("open", str(root)):
         return SftpStore(root, _Connection(keys, host, **{"timeout": _SECONDS, **arguments}))
 

@@ -15,6 +15,7 @@ from benchmarks import growth, start
 from benchmarks.batch import COPIES, input_file
 from benchmarks.contestants import NATIVE, WORKS, Contestant, Job, Work
 from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
+from benchmarks.formats import FORMATS
 from benchmarks.measure import Cost, RunFailed, run
 from benchmarks.peers.environments import SDK
 from benchmarks.report import Result, machine, picture, replace_block, table
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         print(text, flush=True)
         if options.write:
             _write(work, options, results, command, text)
-    for name, measure in (("growth", _growth), ("start", _start)):
+    for name, measure in (("formats", _formats), ("growth", _growth), ("start", _start)):
         if options.only is None or name in options.only:
             print(f"{name} ...", file=sys.stderr)
             text = measure(options, failed)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    names = [*(work.name for work in WORKS), "growth", "start"]
+    names = [*(work.name for work in WORKS), "formats", "growth", "start"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the rows, two rounds: some four minutes")
     parser.add_argument("--rows", type=int, help="rows of every work, instead of each one's own number")
@@ -146,6 +147,12 @@ def _count(form: str, output: Path, rows: int, times: int = 1) -> None:
     if found.stdout.split() != wanted:
         told = found.stdout.strip() or found.stderr[-500:]
         raise RunFailed(f"rows and sum of ids should be {' '.join(wanted)}, read back: {told}")
+
+
+def _formats(options: argparse.Namespace, failed: list[str]) -> str:
+    """A table for each format and way; the bytes are those of the input."""
+    measured = ((work, _measure(work, options, failed)) for work in FORMATS)
+    return "\n".join(table(work.title, results, results[0].name) for work, results in measured if results)
 
 
 def _growth(options: argparse.Namespace, failed: list[str]) -> str:

@@ -16,13 +16,13 @@ __all__ = ["FORMATS"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _writer(name: str, writer: str, form: str, *, slow: bool = False) -> Contestant:
+def _writer(name: str, writer: str, form: str) -> Contestant:
     """One that makes a file of the events' Parquet file (`benchmarks.convert`)."""
 
     def command(job: Job) -> Command:
         return Command([sys.executable, "-m", "benchmarks.convert", writer, str(job.source), str(job.output)])
 
-    return Contestant(name, command, form, slow=slow)
+    return Contestant(name, command, form)
 
 
 def _target(name: str, executable: str, form: str, **settings: object) -> Contestant:
@@ -72,7 +72,7 @@ FORMATS = (
             "events",
             (
                 _writer("melisma", f"melisma-avro-{codec}", "avro"),
-                _writer("fastavro, and dicts by pyarrow", f"fastavro-{codec}", "avro", slow=True),
+                _writer("fastavro, and dicts by pyarrow", f"fastavro-{codec}", "avro"),
             ),
             input="parquet",
         )
@@ -84,7 +84,7 @@ FORMATS = (
         "events",
         (
             _writer("melisma", "melisma-jsonl", "jsonl"),
-            _writer("msgspec, and dicts by pyarrow", "msgspec-jsonl", "jsonl", slow=True),
+            _writer("msgspec, and dicts by pyarrow", "msgspec-jsonl", "jsonl"),
             _writer("limit: Polars write_ndjson", "polars-jsonl", "jsonl"),
         ),
         input="parquet",
@@ -95,7 +95,7 @@ FORMATS = (
         "events",
         (
             _writer("melisma", "melisma-csv", "csv-files"),
-            _writer("Python's csv, and dicts by pyarrow", "python-csv", "csv-files", slow=True),
+            _writer("Python's csv, and dicts by pyarrow", "python-csv", "csv-files"),
             _writer("limit: pyarrow.csv, without the 2 nested columns", "pyarrow-csv", "csv-files"),
         ),
         input="parquet",
@@ -106,7 +106,7 @@ FORMATS = (
         "events",
         (
             _writer("melisma", "melisma-msgpack", "msgpack"),
-            _writer("msgpack, and dicts by pyarrow", "msgpack", "msgpack", slow=True),
+            _writer("msgpack, and dicts by pyarrow", "msgpack", "msgpack"),
         ),
         input="parquet",
     ),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from matrix import CELLS, WRITTEN, Cell
 from places import Place
 from servers import CACHE, SFTP_KNOWN_HOSTS, SFTP_PASSWORD, SFTP_USER
 
+from melisma.errors import BadFile
 from melisma_tap_files.tap import TapFiles
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "targets"))
@@ -96,11 +99,11 @@ class Written:
         """Of whoever goes there."""
         return self.place.credentials if self.place else {}
 
-    def write(self, target: ForkedTarget) -> None:
+    def write(self, target: ForkedTarget, data: bytes = INPUT) -> None:
         """Run the target."""
         settings = {**self.cell.format.settings, "compression": self.cell.codec, "storage_options": self.options}
         (self.folder / "config.json").write_text(json.dumps({"destination_path": self.url, **settings}))
-        outcome = target.run(self.folder, "--config", "config.json", data=INPUT, env=self.environment)
+        outcome = target.run(self.folder, "--config", "config.json", data=data, env=self.environment)
         assert outcome.exit_code == 0, outcome.stderr
 
     def files(self) -> list[bytes]:
@@ -195,3 +198,47 @@ def test_a_cell_on_a_server(
     for name, value in written.environment.items():
         monkeypatch.setenv(name, value)
     same(written.by_tap())
+
+
+def many() -> bytes:
+    """Some thousand rows, so that files have more than one block."""
+    first, *rows, last = messages()
+    copies = [{**row, "record": {**row["record"], "id": number}} for number, row in enumerate(rows * 700)]
+    return lines([first, *copies, last])
+
+
+UNCHECKED = {("avro", "null"), ("avro", "deflate")}
+UNCHECKED |= {(name, codec) for name in ("arrow", "arrow_stream") for codec in ("none", "lz4", "zstd")}
+UNCHECKED |= {(name, codec) for name in ("jsonl", "csv", "msgpack") for codec in ("none", "brotli")}
+"""Without a checksum: a changed value cannot be told from another one (docs/formats.md)."""
+
+
+@pytest.mark.parametrize("cell", cells(local=True), ids=str)
+def test_a_damaged_file_is_an_error_with_its_name_and_place(
+    cell: Cell, targets: Callable[[str], ForkedTarget], new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """Cut off in the middle: an error. Without its last byte, or with one changed: an error, or the rows as they were.
+
+    The place is a byte, a line, a row or a record: a number that is in no path here.
+    """
+    written = Written(cell, tmp_path, new_place)
+    written.write(targets(cell.format.target), many())
+    [path] = [path for path in (tmp_path / "lake/s").rglob("*") if path.is_file()]
+    whole, rows = path.read_bytes(), written.by_tap()
+    assert len(rows) == 2_100
+
+    def read(data: bytes) -> list[Row] | None:
+        path.write_bytes(data)
+        try:
+            return written.by_tap()
+        except BadFile as error:
+            assert str(path) in str(error)
+            assert re.search(r"(byte|bytes|line|rows?|record|batch) \d+|after \d+ bytes", str(error)), error
+            return None
+
+    assert read(whole[: len(whole) // 2]) is None
+    assert read(whole[:-1]) in (None, rows)
+    chance = random.Random(str(cell))
+    for place in chance.sample(range(len(whole)), 5):
+        found = read(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert found in (None, rows) or (cell.format.name, cell.codec) in UNCHECKED, place

@@ -49,7 +49,8 @@ test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
 test-slow: $(STAMP) ## Run the tests that start many processes, servers and environments (CI does)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow $(ARGS)
 
-test-spark: $(STAMP) ## Read lakes with Spark (needs Java, installs pyspark; CI does not run it)
+test-spark: $(STAMP) ## Read and write files with Spark (as root installs Java; pyspark in an environment of its own)
+	$(BIN)/python tests/services/spark.py install
 	$(BIN)/python -m pytest -m spark $(ARGS)
 
 lint: $(STAMP) types ## Check style, formatting and types

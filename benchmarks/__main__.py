@@ -18,6 +18,7 @@ from benchmarks.contestants import WORKS as FILE_WORKS
 from benchmarks.data import SHAPES, csv_file, parquet_file, singer_file
 from benchmarks.databases import WORKS as DATABASE_WORKS
 from benchmarks.databases import database_growth
+from benchmarks.formats import FORMATS
 from benchmarks.measure import Cost, RunFailed, run
 from benchmarks.peers.environments import SDK
 from benchmarks.postgres import Table, table_file
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         print(text, flush=True)
         if options.write:
             _write(work, options, results, command, text)
-    for name, measure in (("growth", _growth), ("postgres-growth", _database_growth), ("start", _start)):
+    for name, measure in _MORE.items():
         group = name.partition("-")[0]
         if options.only is None or {name, group} & {*options.only}:
             print(f"{name} ...", file=sys.stderr)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     groups = dict.fromkeys(work.group for work in WORKS if work.group)
-    names = [*groups, *(work.name for work in WORKS), "growth", "postgres-growth", "start"]
+    names = [*groups, *(work.name for work in WORKS), *_MORE]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the rows, two rounds: some four minutes")
     parser.add_argument("--rows", type=int, help="rows of every work, instead of each one's own number")
@@ -161,6 +162,12 @@ def _count(form: str, output: Path, rows: int, times: int = 1) -> None:
         raise RunFailed(f"rows and sum of ids should be {' '.join(wanted)}, read back: {told}")
 
 
+def _formats(options: argparse.Namespace, failed: list[str]) -> str:
+    """A table for each format and way; the bytes are those of the input."""
+    measured = ((work, _measure(work, options, failed)) for work in FORMATS)
+    return "\n".join(table(work.title, results, results[0].name) for work, results in measured if results)
+
+
 def _growth(options: argparse.Namespace, failed: list[str]) -> str:
     """One run of each case, natively where that is possible, and without."""
     results: dict[bool, list[tuple[growth.Case, Result]]] = {True: [], False: []}
@@ -216,6 +223,10 @@ def _start(options: argparse.Namespace, failed: list[str]) -> str:  # noqa: ARG0
             for name, command in commands.items():
                 costs[name].append(run(command, Path(folder) / "stderr.log"))
     return start.starts_table({name: Result(name, 1, 0, found[1:]) for name, found in costs.items()})
+
+
+_MORE = {"formats": _formats, "growth": _growth, "postgres-growth": _database_growth, "start": _start}
+"""What has tables of its own, by name."""
 
 
 if __name__ == "__main__":

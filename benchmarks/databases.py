@@ -162,9 +162,9 @@ WORKS = (
             _peer(
                 "pipelinewise-tap-postgres", _records(_pipelinewise), PIPELINEWISE_POSTGRES, form="singer", slow=True
             ),
-            Contestant("limit: psql, COPY as CSV", _psql, "csv"),
-            Contestant("limit: ADBC to an Arrow file", _limit("adbc-arrow"), "arrow"),
-            _peer("limit: connectorx to an Arrow file", _connectorx, DLT_SQL, form="arrow"),
+            Contestant("limit: psql, COPY as CSV", _psql, "csv-files"),
+            Contestant("limit: ADBC to an Arrow file", _limit("adbc-arrow"), "arrow-files"),
+            _peer("limit: connectorx to an Arrow file", _connectorx, DLT_SQL, form="arrow-files"),
         ),
         input="postgres",
         group="postgres",

@@ -6,10 +6,13 @@ A process of its own, so that the measuring one stays small.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import duckdb
+import msgpack
+import polars as pl
 import pyarrow as pa
-import pyarrow.ipc
 
 QUERIES = {
     "parquet": "FROM read_parquet('{path}/**/*.parquet')",
@@ -20,10 +23,25 @@ QUERIES = {
     "records": "FROM (SELECT record.id AS id FROM read_json('{path}/**/*.json', format='newline_delimited',"
     " columns={{record: 'STRUCT(id BIGINT)'}}))",
     "duckdb": "FROM out.main.events",
-    "csv": "FROM read_csv('{path}/out.csv', header=true)",
-    "arrow": "FROM rows",
+    "csv-files": "FROM read_csv('{path}/**/*.csv')",
+    "avro": "FROM frame",
+    "msgpack": "FROM frame",
+    "arrow-files": "FROM frame",
 }
 """What `id` is read from, by the form of what was written."""
+
+
+def _msgpack(file: Path) -> pa.Table:
+    with file.open("rb") as stream:
+        return pa.table({"id": [row["id"] for row in msgpack.Unpacker(stream, timestamp=1)]})
+
+
+FRAMES: dict[str, Callable[[Path], pa.Table]] = {
+    "avro": lambda file: pl.read_avro(file, columns=["id"]).to_arrow(),
+    "msgpack": _msgpack,
+    "arrow-files": lambda file: pl.read_ipc(file, columns=["id"]).to_arrow(),
+}
+"""What DuckDB does not read itself, by another library than the one that wrote it."""
 
 
 def main(form: str, path: str) -> None:
@@ -31,8 +49,9 @@ def main(form: str, path: str) -> None:
     connection = duckdb.connect()
     if form == "duckdb":
         connection.execute(f"ATTACH '{path}/out.duckdb' AS out (READ_ONLY)")
-    if form == "arrow":  # DuckDB reads the column from where it lies
-        connection.register("rows", pa.ipc.open_file(pa.memory_map(f"{path}/out.arrow")).read_all().select(["id"]))
+    if form in FRAMES:
+        frames = [FRAMES[form](file) for file in sorted(Path(path).rglob(f"*.{form.partition('-')[0]}"))]
+        connection.register("frame", pa.concat_tables([frame.select(["id"]) for frame in frames]))
     query = QUERIES[form].format(path=path)
     row = connection.execute(f"SELECT count(*), sum(id) {query}").fetchone()
     print(*(row or ()))

@@ -26,6 +26,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "services"))  # for `places`, what `make services` started
 from places import NotRunningError, Place, endpoint  # noqa: E402
+from spark import MissingError, Spark  # noqa: E402
 
 import postgres  # noqa: E402
 
@@ -332,6 +333,20 @@ def postgres_database(postgres_address: dict[str, str]) -> Iterator[dict[str, st
         connection.execute(f"CREATE DATABASE {name}")
         yield {**postgres_address, "dbname": name}
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def spark() -> Iterator[Spark]:
+    """Runs programs in Spark; without Java, skips the test, or fails it in CI."""
+    try:
+        process = Spark()
+    except MissingError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    try:
+        yield process
+    finally:
+        process.close()
 
 
 @pytest.fixture(scope="session")

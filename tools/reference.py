@@ -3,6 +3,7 @@
 - the settings tables in each connector's README, between `settings:start` and `settings:end`
 - each connector's `meltano-hub.yml`, in the form of a definition on Meltano Hub
 - `docs/types.md`
+- the table of what was written and read back where, in `docs/formats.md`, from the cells of its test
 
 `make docs` rewrites them; the tests check them.
 """
@@ -26,6 +27,7 @@ from singer_sdk import Tap, Target
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- settings:start -->", "<!-- settings:end -->"
+MATRIX_START, MATRIX_END = "<!-- matrix:start -->", "<!-- matrix:end -->"
 REPOSITORY_NOTE = (
     "# Meltano Hub's form, written by `make docs` from the connector's own description.\n"
     "# The Hub also asks for `repo` and a logo, which are given when the connector is published.\n"
@@ -108,6 +110,12 @@ def _generated() -> Iterator[tuple[Path, str]]:
         yield connector.folder / "meltano-hub.yml", hub_yaml(connector)
     types: Any = importlib.import_module("melisma.arrow.type_table")
     yield ROOT / "docs" / "types.md", types.markdown()
+    sys.path.append(str(ROOT / "tests" / "services"))
+    matrix: Any = importlib.import_module("matrix")
+    formats = ROOT / "docs" / "formats.md"
+    before, _, rest = formats.read_text(encoding="utf-8").partition(MATRIX_START)
+    after = rest.partition(MATRIX_END)[2]
+    yield formats, f"{before}{MATRIX_START}\n\n{matrix.markdown()}\n{MATRIX_END}{after}"
 
 
 def _with_table(readme: str, table: str) -> str:

@@ -46,6 +46,7 @@ class Environment:
 
 SDK = Environment("singer-sdk", (f"singer-sdk=={SDK_VERSION}", "pyarrow==26.0.1"))
 JSONL = Environment("target-jsonl", ("target-jsonl==0.1.4",))
+CSV = Environment("meltanolabs-target-csv", ("meltanolabs-target-csv==0.5.0",))
 # With duckdb 1.4.1 and 2.0.0 this target loses the first row.
 DUCKDB = Environment("target-duckdb", ("target-duckdb==0.8.0", "duckdb==1.1.3"))
 DLT = Environment("dlt", ("dlt[parquet]==1.31.0",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import fastavro
 import psycopg
 import pytest
 import yaml
@@ -120,6 +123,28 @@ def test_meltano_reads_a_database_twice_and_the_second_run_moves_what_is_new(
         expected = database.execute(rows).fetchall()
     landed = "SELECT id, epoch(ordered_at)::BIGINT, total::VARCHAR FROM read_parquet(?) ORDER BY id"
     assert duckdb.execute(landed, [f"{project}/output/lake/public-sales/**/*.parquet"]).fetchall() == expected
+
+
+@pytest.mark.parametrize("loader", ["target-avro", "target-files"])
+def test_the_other_file_targets_run_under_meltano(installed: tuple[Path, Path], loader: str) -> None:
+    """The same orders, in Avro and as JSON Lines, with a state for each; read back by fastavro and by Python."""
+    project, executable = installed
+    meltano(project, executable, "run", "tap-files", loader)
+    folder = project / "output" / loader.removeprefix("target-") / "orders"
+    rows: list[dict[str, Any]] = []
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        data = file.read_bytes()
+        avro = loader == "target-avro"
+        rows += fastavro.reader(io.BytesIO(data)) if avro else map(json.loads, data.splitlines())
+    assert sorted((row["order_id"], row["customer"], Decimal(str(row["total"]))) for row in rows) == [
+        (1001, "Ada", Decimal("19.80")),
+        (1002, "Grace", Decimal("249.00")),
+        (1003, "Alan", Decimal("5.50")),
+        (1004, "Ada", Decimal("0.99")),
+        (1005, "Edsger", Decimal("42.00")),
+        (1006, "Barbara", Decimal("1200.00")),
+    ]
+    assert "0 records in 0 files" in meltano(project, executable, "run", "tap-files", loader)
 
 
 def test_a_run_that_is_killed_half_way_is_resumed_from_meltanos_state(installed: tuple[Path, Path]) -> None:

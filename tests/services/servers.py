@@ -124,6 +124,9 @@ def _http(port: int, _: Mapping[str, str]) -> list[str]:
 GCS_KEY = CACHE / "gcs-key.json"
 """A service account's key file that says that the server wants no token."""
 
+SFTP_KNOWN_HOSTS = CACHE / "sftp-known-hosts"
+"""The key of the SFTP server, as OpenSSH notes the servers that it knows."""
+
 SERVERS: Mapping[str, Server] = {
     "s3": Server(
         "versitygw, an S3 server on a folder",

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import asyncssh
-from servers import SFTP_PASSWORD, SFTP_USER
+from servers import SFTP_KNOWN_HOSTS, SFTP_PASSWORD, SFTP_USER
 
 
 class Users(asyncssh.SSHServer):
@@ -30,6 +30,8 @@ async def serve(port: int, folder: str) -> None:
         return asyncssh.SFTPServer(channel, chroot=folder)
 
     key = asyncssh.generate_private_key("ssh-ed25519")
+    public = key.export_public_key().decode()
+    SFTP_KNOWN_HOSTS.write_text(f"[127.0.0.1]:{port} {public}", encoding="utf-8")
     server = await asyncssh.listen("127.0.0.1", port, server_factory=Users, server_host_keys=[key], sftp_factory=files)
     await server.wait_closed()
 

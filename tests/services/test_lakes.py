@@ -1,7 +1,11 @@
-"""target-parquet on real servers and emulators, as the executable that users start: nothing lost, nothing twice."""
+"""The file targets on real servers and emulators, as the executables that users start: nothing lost, nothing twice.
+
+All of it with target-parquet; with the others what has to do with how a file is written and published.
+"""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,14 +13,40 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import polars as pl
 import pytest
 from places import SERVICES, Place
 
-EXECUTABLE = Path(sys.executable).with_name("target-parquet")
+
+@dataclass(frozen=True)
+class Kind:
+    """A target and what it writes; `read` gives the column `n` of a file, by another library."""
+
+    executable: str
+    read: Callable[[bytes], list[int]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def in_avro(data: bytes) -> list[int]:
+    """By fastavro."""
+    return [row["n"] for row in fastavro.reader(io.BytesIO(data))]
+
+
+def in_json_lines(data: bytes) -> list[int]:
+    """By Python."""
+    return [json.loads(line)["n"] for line in gzip.decompress(data).splitlines()]
+
+
+PARQUET = Kind("target-parquet", lambda data: pl.read_parquet(io.BytesIO(data))["n"].to_list())
+AVRO = Kind("target-avro", in_avro)
+JSON_LINES = Kind("target-files", in_json_lines, {"format": "jsonl", "compression": "gzip"})
+ARROW = Kind("target-files", lambda data: pl.read_ipc(io.BytesIO(data))["n"].to_list(), {"format": "arrow"})
+KINDS = {"parquet": PARQUET, "avro": AVRO, "jsonl.gz": JSON_LINES, "arrow": ARROW}
 SCHEMA = {
     "type": "SCHEMA",
     "stream": "s",
@@ -36,8 +66,8 @@ def bookmark(number: int) -> dict[str, Any]:
 class Lake:
     """A lake in a place of its own, and a runner that keeps the last STATE that it saw."""
 
-    def __init__(self, place: Place, folder: Path, endpoint: str = "") -> None:
-        self.place, self.folder, self.url = place, folder, place.url
+    def __init__(self, place: Place, folder: Path, endpoint: str = "", kind: Kind = PARQUET) -> None:
+        self.place, self.folder, self.url, self.kind = place, folder, place.url, kind
         self.options = Place(place.scheme, endpoint or place.endpoint, place.bucket).options
         self.state = -1
 
@@ -45,10 +75,11 @@ class Lake:
         """Start the target with pipes on all sides; credentials come from the environment only."""
         config = self.folder / "config.json"
         settings = {"destination_path": self.url, "storage_options": self.options, "commit_interval_minutes": 0}
+        settings |= self.kind.settings
         config.write_text(json.dumps(settings))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
         return subprocess.Popen(
-            [str(EXECUTABLE), "--config", str(config), *arguments],
+            [str(Path(sys.executable).with_name(self.kind.executable)), "--config", str(config), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,9 +116,9 @@ class Lake:
         return json.loads(out[0])
 
     def rows(self) -> list[int]:
-        """What a reader that globs sees, fetched by another client and read by Polars."""
+        """What a reader that globs sees, fetched by another client and read by another library."""
         files = [data for key, data in self.place.objects().items() if key.startswith("some/lake/s/")]
-        return sorted(n for data in files for n in pl.read_parquet(io.BytesIO(data))["n"].to_list())
+        return sorted(n for data in files for n in self.kind.read(data))
 
     def assert_whole(self) -> None:
         """Every row once, the last STATE, and nothing left behind."""
@@ -99,11 +130,13 @@ class Lake:
 
 @pytest.fixture(params=SERVICES)
 def lake(request: pytest.FixtureRequest, new_place: Callable[[str], Place], tmp_path: Path) -> Lake:
-    """An empty lake on each server."""
-    return Lake(new_place(request.param), tmp_path)
+    """An empty lake on each server, of Parquet files unless the test has a parameter `kind`."""
+    kind = KINDS[request.node.callspec.params.get("kind", "parquet")]
+    return Lake(new_place(request.param), tmp_path, kind=kind)
 
 
-def test_rows_and_state_arrive(lake: Lake) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_state_arrive(lake: Lake, kind: str) -> None:
     """Rows land below the stream's folder, the STATE comes out and is kept, and a second run adds nothing."""
     assert lake.committed() == {}
     code, err = lake.load()
@@ -118,18 +151,22 @@ def test_rows_and_state_arrive(lake: Lake) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "step"),
+    ("source", "step", "kind"),
     [
-        ("runner", "intent:after"),
-        ("runner", "publish:one"),
-        ("runner", "commit:before"),
-        ("runner", "commit:after"),
-        ("runner", "release:after"),
-        ("runner", "commit:after@2"),
-        ("pipe", "commit:after"),
+        ("runner", "intent:after", "parquet"),
+        ("runner", "publish:one", "parquet"),
+        ("runner", "commit:before", "parquet"),
+        ("runner", "commit:after", "parquet"),
+        ("runner", "release:after", "parquet"),
+        ("runner", "commit:after@2", "parquet"),
+        ("pipe", "commit:after", "parquet"),
+        ("runner", "publish:one", "avro"),
+        ("pipe", "commit:after", "avro"),
+        ("runner", "publish:one", "jsonl.gz"),
+        ("runner", "commit:after", "arrow"),
     ],
 )
-def test_killed_and_run_again_every_row_is_there_once(lake: Lake, source: str, step: str) -> None:
+def test_killed_and_run_again_every_row_is_there_once(lake: Lake, source: str, step: str, kind: str) -> None:
     """Kill -9 at each step; then again, from the runner's STATE or from the lake's own."""
     code, err = lake.load(failpoint=step)
     assert code == -signal.SIGKILL, err
@@ -153,23 +190,29 @@ def test_killed_while_it_undoes(lake: Lake) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scheme", "request_pattern"),
+    ("scheme", "request_pattern", "kind"),
     [
-        ("s3", r"PUT .*/journal/0+2\.json"),
-        ("s3", r"PUT .*/journal/0+3\.json"),
-        ("s3", r"POST .*\?uploads"),
-        ("s3", r"PUT .*partNumber=1"),
-        ("s3", r"POST .*uploadId="),
-        ("az", r"PUT .*/journal/0+2\.json"),
-        ("az", r"PUT .*/journal/0+3\.json"),
-        ("az", r"PUT .*/staging/"),
-        ("az", r"PUT .*/lake/s/"),
-        ("az", r"DELETE .*/staging/|POST .*comp=batch"),
-        ("gs", r"PUT .*journal(/|%2F)0+2(\.|%2E)json"),
-        ("gs", r"PUT .*journal(/|%2F)0+3(\.|%2E)json"),
-        ("gs", r"PUT .*staging(/|%2F)"),
-        ("gs", r"PUT .*lake(/|%2F)s(/|%2F)"),
-        ("gs", r"DELETE .*staging(/|%2F)"),
+        ("s3", r"PUT .*/journal/0+2\.json", "parquet"),
+        ("s3", r"PUT .*/journal/0+3\.json", "parquet"),
+        ("s3", r"POST .*\?uploads", "parquet"),
+        ("s3", r"PUT .*partNumber=1", "parquet"),
+        ("s3", r"POST .*uploadId=", "parquet"),
+        ("az", r"PUT .*/journal/0+2\.json", "parquet"),
+        ("az", r"PUT .*/journal/0+3\.json", "parquet"),
+        ("az", r"PUT .*/staging/", "parquet"),
+        ("az", r"PUT .*/lake/s/", "parquet"),
+        ("az", r"DELETE .*/staging/|POST .*comp=batch", "parquet"),
+        ("gs", r"PUT .*journal(/|%2F)0+2(\.|%2E)json", "parquet"),
+        ("gs", r"PUT .*journal(/|%2F)0+3(\.|%2E)json", "parquet"),
+        ("gs", r"PUT .*staging(/|%2F)", "parquet"),
+        ("gs", r"PUT .*lake(/|%2F)s(/|%2F)", "parquet"),
+        ("gs", r"DELETE .*staging(/|%2F)", "parquet"),
+        ("s3", r"POST .*uploadId=", "avro"),
+        ("az", r"PUT .*/lake/s/", "avro"),
+        ("gs", r"PUT .*lake(/|%2F)s(/|%2F)", "avro"),
+        ("s3", r"PUT .*partNumber=1", "jsonl.gz"),
+        ("az", r"PUT .*/staging/", "jsonl.gz"),
+        ("gs", r"PUT .*staging(/|%2F)", "jsonl.gz"),
     ],
 )
 def test_a_lost_answer_changes_nothing(
@@ -178,6 +221,7 @@ def test_a_lost_answer_changes_nothing(
     tmp_path: Path,
     scheme: str,
     request_pattern: str,
+    kind: str,
 ) -> None:
     """The server does what it is asked and its answer is lost: every row is there once, and the run ends well.
 
@@ -185,7 +229,7 @@ def test_a_lost_answer_changes_nothing(
     """
     place = new_place(scheme)
     proxy = new_proxy(place.endpoint)
-    lake = Lake(place, tmp_path, proxy.endpoint)
+    lake = Lake(place, tmp_path, proxy.endpoint, KINDS[kind])
     proxy.lose = request_pattern
     code, err = lake.load()
     assert proxy.spoiled, "nothing was lost: this test tests nothing"
@@ -224,16 +268,20 @@ def one_line(err: str) -> str:
     return lines[0]
 
 
-def test_a_bucket_that_is_not_there(lake: Lake) -> None:
-    """Says so, with the URL."""
+@pytest.mark.parametrize("kind", ["parquet", "avro"])
+def test_a_bucket_that_is_not_there(lake: Lake, kind: str) -> None:
+    """Says so, with the URL; `--test` too."""
     lake.url = f"{lake.place.scheme}://no-such-bucket/lake"
     code, err = lake.load()
-    assert code == 1
-    assert f"{lake.place.scheme}://no-such-bucket/lake" in one_line(err)
-    assert "there is no such bucket or container" in one_line(err)
+    tried, _, trial = lake.run(b"", "--test")
+    assert (code, tried) == (1, 1)
+    for text in (err, trial):
+        assert f"{lake.place.scheme}://no-such-bucket/lake" in one_line(text)
+        assert "there is no such bucket or container" in one_line(text)
 
 
-def test_a_place_is_tried_out(lake: Lake, new_proxy: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("kind", ["parquet", "jsonl.gz"])
+def test_a_place_is_tried_out(lake: Lake, new_proxy: Callable[[str], Any], kind: str) -> None:
     """`--test` says that it can be used and leaves nothing behind; if it cannot, why, before anything runs."""
     code, out, err = lake.run(b"", "--test")
     assert (code, out) == (0, []), err

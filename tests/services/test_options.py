@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import hashlib
 import ipaddress
 import ssl
 import uuid
@@ -135,6 +137,51 @@ def test_encryption_and_the_payer_are_asked_for(
     assert proxy.seen[-1][1]["x-amz-server-side-encryption"] == "aws:kms"
 
 
+def test_a_key_of_ones_own_goes_with_every_request_for_content(
+    new_place: Callable[[str], Place], new_proxy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By either library, with its sum; none of the servers here encrypts, so what they are asked is what is tested."""
+    place = new_place("s3")
+    proxy = new_proxy(place.endpoint)
+    key = bytes(range(32))
+    text = base64.b64encode(key).decode()
+    store = open_at(Place("s3", proxy.endpoint, place.bucket), monkeypatch, customer_key=text)
+    round_trip(store)
+    store.objects.put("some/lake/created", b"x", mode="create")
+    assert store.size("created") == 1
+    wanted = {
+        "algorithm": "AES256",
+        "key": text,
+        "key-md5": base64.b64encode(hashlib.md5(key, usedforsecurity=False).digest()).decode(),
+    }
+    content = [
+        (request, headers)
+        for request, headers in proxy.seen
+        if ("/some/lake/" in request and not request.startswith("DELETE") and "uploadId=" not in request)
+        or "partNumber=" in request
+    ]
+    assert {request.partition(" ")[0] for request, _ in content} == {"POST", "PUT", "GET", "HEAD"}
+    for request, headers in content:
+        found = {name: headers.get(f"x-amz-server-side-encryption-customer-{name}") for name in wanted}
+        assert found == wanted, request
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"customer_key": "hunter2"}, "is not a key"),
+        ({"customer_key": "aHVudGVyMg=="}, "is not a key"),
+        ({"customer_key": "A" * 43 + "=", "server_side_encryption": "AES256"}, "Set one of the two"),
+    ],
+)
+def test_a_key_of_ones_own_that_cannot_be_is_refused(options: dict[str, str], message: str) -> None:
+    """Without the key."""
+    keys = {"access_key_id": "a", "secret_access_key": "b"}
+    with pytest.raises(ConfigError, match=message) as error:
+        open_store("s3://b/x", keys | options, distribution="melisma-test")
+    assert not any(value in str(error.value) for name, value in options.items() if name == "customer_key")
+
+
 def test_encryption_that_cannot_be_is_refused() -> None:
     """The valid values are listed; a key wants KMS."""
     keys = {"access_key_id": "a", "secret_access_key": "b"}
@@ -176,6 +223,25 @@ def test_anonymous_requests_carry_no_signature(
         list(store.unfinished())
     assert proxy.seen
     assert not any("authorization" in headers for _, headers in proxy.seen)
+
+
+def test_the_region_is_in_every_signature(
+    new_place: Callable[[str], Place], new_proxy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both libraries, by setting or environment; the server, which is in another one, says so (boto3 goes there)."""
+    place = new_place("s3")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    for options, region in (({"region": "eu-central-1"}, "eu-central-1"), ({}, "eu-west-3")):
+        proxy = new_proxy(place.endpoint)
+        store = open_at(Place("s3", proxy.endpoint, place.bucket), monkeypatch, **options)
+        with pytest.raises(StorageError, match="the bucket is in another region"):
+            store.glob("*")
+        assert all(f"/{region}/s3/aws4_request" in headers["authorization"] for _, headers in proxy.seen)
+        proxy.seen.clear()
+        assert list(store.unfinished()) == []
+        assert f"/{region}/s3/aws4_request" in proxy.seen[0][1]["authorization"]
+    assert open_at(place, monkeypatch, region="us-east-1").glob("*") == []
 
 
 def test_credentials_come_from_a_profile(

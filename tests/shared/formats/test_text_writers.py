@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -37,6 +38,7 @@ from melisma.arrow.schema import stream_schema
 from melisma.arrow.types import StreamSchema
 from melisma.errors import BadSchema, ConfigError
 from melisma.formats.writers.chosen import FORMATS, chosen_format
+from melisma.formats.writers.msgpack import by_dicts, by_structs
 
 LIMITS = {"max_file_bytes": 1 << 30, "row_group_bytes": 1 << 20}
 
@@ -174,6 +176,7 @@ def test_generated_streams_come_back(stream, skip) -> None:
 
     packed = msgpack.Unpacker(io.BytesIO(written("msgpack", both, schema)), timestamp=3, strict_map_key=False)
     assert list(packed) == [as_msgpack(row) for row in rows]
+    assert by_structs(batch, "s") in (None, bytes(by_dicts(batch)))
 
     for name in ("arrow", "arrow_stream"):
         read = arro3.io.read_ipc if name == "arrow" else arro3.io.read_ipc_stream
@@ -249,6 +252,41 @@ def test_duckdb_tells_null_from_empty_text_in_csv(tmp_path: Path) -> None:
     assert by_duckdb(path, f"{options}, nullstr='NULL'") == expected()
     path.write_bytes(written("csv", [BATCH], TABLE, csv={"header": False}))
     assert by_duckdb(path, f"{plain.replace('true', 'false', 1)}, nullstr=''") == expected()
+
+
+def test_the_fast_way_to_msgpack_is_taken_where_it_gives_the_same_bytes() -> None:
+    """Of all types but maps, to the ends of each; not where JSON has no such value."""
+    properties = {
+        **TABLE.json_schema["properties"],
+        "u": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**64 - 1},
+        "f": {"type": ["number", "null"]},
+        "b": {"type": ["boolean", "null"]},
+        "x": {"type": ["string", "null"], "contentEncoding": "base64"},
+        "day": {"type": ["string", "null"], "format": "date"},
+        "clock": {"type": ["string", "null"], "format": "time"},
+        "o": {"type": ["object", "null"], "properties": {"a b": {"type": "array", "items": {"type": "number"}}}},
+    }
+    schema = stream_schema("s", {"type": "object", "properties": properties}, ("id",), {})
+    ends = {
+        "u": 2**64 - 1,
+        "f": -5e-324,
+        "b": True,
+        "x": bytes(range(256)),
+        "day": dt.date(9999, 12, 31),
+        "clock": dt.time(23, 59, 59, 999999),
+        "o": {"a b": [0.1, None, -0.0, 1e300]},
+    }
+    rows = [row | ends for row in ROWS] + [{**ROWS[1], "o": None, "f": 0.0, "clock": dt.time(1)}]
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema.arrow)
+    assert by_structs(batch, "s") == bytes(by_dicts(batch))
+    for value in (math.nan, math.inf):
+        other = pa.RecordBatch.from_pylist([{**rows[0], "o": {"a b": [value]}}], schema=schema.arrow)
+        assert by_structs(other, "s") is None
+        [packed] = msgpack.Unpacker(io.BytesIO(written("msgpack", [other], schema)), timestamp=3)
+        assert repr(packed["o"]["a b"]) == repr([value])
+    node = {"m": {"type": "object", "additionalProperties": {"type": "string"}}}
+    maps = stream_schema("s", {"type": "object", "properties": node}, (), {})
+    assert by_structs(pa.RecordBatch.from_pylist([{"m": [("a", "b")]}], schema=maps.arrow), "s") is None
 
 
 def test_polars_reads_arrow(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from places import SERVICES
 
@@ -108,6 +109,17 @@ def test_a_directory_that_cannot_be_listed_is_an_error() -> None:
         finally:
             if root_user:
                 os.seteuid(0)
+
+
+def test_any_kind_of_bytes_is_written(store: Store) -> None:
+    """Also Arrow's own buffers, which writers of Arrow and Parquet hand over; `tell` counts bytes."""
+    staged = store.stage("_tmp/x", "a.bin")
+    for data in (b"abc", bytearray(b"d"), memoryview(b"ef"), pa.py_buffer(b"ghi"), pa.array([1, 2]).buffers()[1]):
+        staged.write(data)
+    assert staged.tell() == staged.bytes_written == 9 + 16
+    staged.close()
+    store.publish(staged)
+    assert store.read_bytes("a.bin") == b"abcdefghi" + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
 
 
 def test_a_file_is_read_and_removed(store: Store) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -349,6 +350,22 @@ def test_sheets_rows_and_columns_of_text(files: Any) -> None:
         files.sync(config, catalog=catalog)
     with pytest.raises(ConfigError, match=r"names no sheet.*Its sheets are: Sheet, Zweites"):
         files.sync(files.config("a.xlsx", {"excel": {"sheet": "Drittes"}}))
+
+
+def test_a_workbook_that_was_made_to_fill_the_memory_is_refused(files: Any) -> None:
+    """Before anything of it is unpacked: a megabyte stands for a gigabyte of blanks."""
+    book = openpyxl.Workbook()
+    book.active.append(["id"])
+    book.save(files.folder / "a.xlsx")
+    with (
+        zipfile.ZipFile(files.folder / "a.xlsx", "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("xl/bomb.xml", "w", force_zip64=True) as file,
+    ):
+        for _ in range(1_025):
+            file.write(bytes(1 << 20))
+    assert (files.folder / "a.xlsx").stat().st_size < 2 << 20
+    with pytest.raises(BadFile, match=r"a\.xlsx.*the workbook unpacks to 107\d{7} bytes"):
+        files.sync(files.config("a.xlsx"))
 
 
 def test_times_without_an_offset_in_excel_are_in_the_time_zone(files: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -46,7 +47,8 @@ class ArrowIpcReader:
             self._opened = self._open(self._options)
             self.schema: pa.Schema = self._opened.schema
         except _FAULTS:
-            rule = "it is not an Arrow IPC file or stream, or its beginning or end is damaged"
+            end = f", byte {file.seek(0, io.SEEK_END)}," if self._is_file else ""
+            rule = f"it is not an Arrow IPC file or stream, or its beginning or end{end} is damaged"
             raise self._bad(rule, "Fetch or write the file again") from None
 
     def batches(self, columns: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:

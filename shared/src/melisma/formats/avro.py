@@ -86,7 +86,7 @@ class AvroReader:
             self._blocks = block_reader(self._file)  # type: ignore[arg-type]  # it only reads and tells
             written = self._blocks.writer_schema
         except (ValueError, KeyError, EOFError, IndexError, SchemaParseException, UnicodeDecodeError):
-            raise self._bad("it is not an Avro file, or its header is damaged") from None
+            raise self._bad("it is not an Avro file, or its header, from byte 0 on, is damaged") from None
         if not isinstance(written, dict) or written.get("type") != "record":
             raise self._bad("its schema is not a record", "Wrap its values in a record")
         names: dict[str, Any] = {}

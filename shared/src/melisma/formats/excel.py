@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from melisma.errors import BadFile, ConfigError
 __all__ = ["ExcelReader", "as_text"]
 
 _WHOLE = 2**53
+_MOST_BYTES = 1 << 30  # of a workbook, unpacked: it is held in memory whole
 _FIX = "Fetch or write the file again"
 
 
@@ -54,8 +56,10 @@ class ExcelReader:
         setting: str,
     ) -> None:
         self._where, self._stream = where, stream
+        data = io.BytesIO(file.read())
+        self._check_size(data)
         try:
-            workbook = calamine.CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
+            workbook = calamine.CalamineWorkbook.from_filelike(data)
         except calamine.PasswordError:
             raise self._bad("the workbook is encrypted", "Save it without a password") from None
         except (calamine.CalamineError, OSError, ValueError):
@@ -74,6 +78,18 @@ class ExcelReader:
             raise self._bad(f'its sheet "{found}" is damaged', _FIX) from None
         self._first = skip_rows + header
         self.names = self._header(skip_rows) if header else self._numbered()
+
+    def _check_size(self, data: io.BytesIO) -> None:
+        """Refuse a workbook that was made to fill the memory; what is no archive (xls) is as large as it is."""
+        try:
+            with zipfile.ZipFile(data) as archive:
+                size = sum(each.file_size for each in archive.infolist())
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+            size = 0  # calamine says what is wrong with it
+        if size > _MOST_BYTES:
+            rule = f"the workbook unpacks to {size} bytes, more than the {_MOST_BYTES} that are read"
+            raise self._bad(rule, "If that is right, save the sheet as CSV")
+        data.seek(0)
 
     def records(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The records from number `start` on, with their numbers from 0; a row without any value is no record."""

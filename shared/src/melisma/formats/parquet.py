@@ -206,12 +206,18 @@ def read_batches(
     """
     try:
         # Not memory-mapped and not pre-buffered: memory is then bounded by the row group's columns' pages.
-        reader = pq.ParquetFile(file, pre_buffer=False)
+        reader = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
         if columns is not None:
             # Asked for by index: a name with a dot would be taken for a path into a struct.
             wanted = set(columns)
             columns = [column for column in reader.schema_arrow.names if column in wanted]
-        yield from _batches(reader, columns, batch_rows)
+        found = 0
+        for batch in _batches(reader, columns, batch_rows):
+            found += batch.num_rows
+            yield batch
+        if found != reader.metadata.num_rows and (columns is None or columns):
+            rule = f"it is damaged: it gives {found} of its {reader.metadata.num_rows} rows"
+            raise BadFile(rule, file=name, fix="Fetch or write the file again")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         rule = "it is not a Parquet file, or it is damaged"
         if isinstance(error, pa.ArrowNotImplementedError):

@@ -356,11 +356,11 @@ class _StagedCopy(StagedObject):
             self._writer = obstore.open_writer(store.objects, store.key(temporary_path))
 
     def write(self, data: Any) -> int:
-        count = memoryview(data).nbytes
+        view = memoryview(data).cast("B")  # obstore refuses buffers of signed bytes, which Arrow's are
         with self._store.failing("write", self.handle):
-            self._writer.write(data)
-        self.bytes_written += count
-        return count
+            self._writer.write(view)
+        self.bytes_written += len(view)
+        return len(view)
 
     def close(self) -> None:
         if not self.closed:

@@ -62,6 +62,7 @@ BACKENDS: Mapping[str, Backend] = {
             "requester_pays": Option("requester_pays", "true pays for requests to another's bucket", bool),
             "server_side_encryption": Option("server_side_encryption", "AES256, aws:kms or aws:kms:dsse"),
             "kms_key_id": Option("kms_key_id", "the key, for aws:kms; by default the account's own"),
+            "customer_key": Option("customer_key", "a key of your own for every file (SSE-C): 32 bytes in base64"),
             **_NETWORK,
         },
     ),
@@ -97,6 +98,13 @@ BACKENDS: Mapping[str, Backend] = {
             "username": Option("username", "the user"),
             "password": Option("password", "the user's password"),
             "key_file": Option("key_filename", "the user's private key file"),
+            "known_hosts_file": Option(
+                "known_hosts_file", "the servers' keys, as OpenSSH keeps them; by default ~/.ssh/known_hosts"
+            ),
+            "host_key_fingerprint": Option("host_key_fingerprint", "the server's key as SHA256:..., instead of a file"),
+            "accept_unknown_host": Option(
+                "accept_unknown_host", "true believes a server that no file names; a changed key is refused", bool
+            ),
         },
     ),
     "http": Backend("http", _NETWORK),

@@ -102,6 +102,9 @@ def open_s3(root: StoreUrl, options: Mapping[str, Any]) -> ObjectStore:
         arguments["request_payer"] = True
     encryption = _encryption(options)
     arguments |= encryption
+    own_key = _customer_key(options)
+    if own_key:
+        arguments |= {"server_side_encryption": "sse-c", "sse_customer_key_base64": options["customer_key"]}
     if anonymous:
         arguments["skip_signature"] = True
     else:
@@ -114,6 +117,7 @@ def open_s3(root: StoreUrl, options: Mapping[str, Any]) -> ObjectStore:
         client,
         payer={"RequestPayer": "requester"} if options.get("requester_pays") else {},
         encryption={names[key]: value for key, value in encryption.items()},
+        own_key={"SSECustomerAlgorithm": "AES256", "SSECustomerKey": own_key} if own_key else {},
     )
 
 
@@ -128,6 +132,23 @@ def _encryption(options: Mapping[str, Any]) -> dict[str, str]:
         raise ConfigError("storage_options.kms_key_id", "is set without encryption by KMS", fix)
     found = {"server_side_encryption": kind, "sse_kms_key_id": key}
     return {name: value for name, value in found.items() if value}
+
+
+def _customer_key(options: Mapping[str, Any]) -> bytes | None:
+    """The key that goes with each request for a file's content; the store keeps none of it."""
+    text = options.get("customer_key")
+    if text is None:
+        return None
+    setting = "storage_options.customer_key"
+    if options.get("server_side_encryption"):
+        raise ConfigError(setting, "is set beside server_side_encryption", "Set one of the two")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(setting, "is not a key", "Write its 32 bytes in base64 (openssl rand -base64 32)")
+    return key
 
 
 def _session(options: Mapping[str, Any]) -> Any:
@@ -170,14 +191,25 @@ def _is_amazon(endpoint: str) -> bool:
 
 
 class _Bucket(ObjectStore):
-    """A bucket; `payer` goes with each of the client's requests, `encryption` with those that begin a file."""
+    """A bucket.
+
+    `payer` goes with each of the client's requests, `encryption` with those that begin a file, and `own_key` with
+    those and with each part.
+    """
 
     def __init__(
-        self, root: StoreUrl, objects: Any, client: Any, *, payer: Mapping[str, str], encryption: Mapping[str, str]
+        self,
+        root: StoreUrl,
+        objects: Any,
+        client: Any,
+        *,
+        payer: Mapping[str, str],
+        encryption: Mapping[str, str],
+        own_key: Mapping[str, Any],
     ) -> None:
         super().__init__(root, objects)
         self.client, self.bucket = client, root.bucket
-        self.payer, self.encryption = payer, encryption
+        self.payer, self.encryption, self.own_key = payer, {**encryption, **own_key}, own_key
         self.slots = BoundedSemaphore(_AT_ONCE)
         self._pool: ThreadPoolExecutor | None = None
 
@@ -334,6 +366,7 @@ class _Upload(StagedObject):
             PartNumber=number,
             Body=data,
             ContentMD5=base64.b64encode(digest).decode(),
+            **self._store.own_key,
             **self._store.payer,
         )
         return str(answer["ETag"])

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
+import logging
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import paramiko
 from fsspec.implementations.sftp import SFTPFileSystem
 
-from melisma.errors import MelismaError, StorageError
+from melisma.errors import ConfigError, MelismaError, StorageError
 from melisma.storage.store import FileInfo, Store, refused
 from melisma.storage.url import StoreUrl
 
 __all__ = ["SftpStore", "open_sftp"]
+
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")  # where OpenSSH looks
+_SECONDS = 20  # to connect
 
 
 def open_sftp(root: StoreUrl, arguments: Mapping[str, Any]) -> SftpStore:
@@ -27,17 +34,86 @@ def open_sftp(root: StoreUrl, arguments: Mapping[str, Any]) -> SftpStore:
         arguments: from `options.backend_arguments`.
 
     Raises:
-        StorageError: there is no connection, or it is refused.
+        ConfigError: an option cannot work.
+        StorageError: there is no connection, it is refused, or the server is not known to be who it says.
     """
     arguments = dict(arguments)
+    keys = _HostKeys(
+        str(root),
+        arguments.pop("known_hosts_file", None),
+        arguments.pop("host_key_fingerprint", None),
+        accept=arguments.pop("accept_unknown_host", False),
+    )
     user, _, place = root.bucket.rpartition("@")
     host, _, port = place.partition(":")
     if user:
         arguments.setdefault("username", user)
     if port:
         arguments.setdefault("port", int(port))
+    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of each step of each connection
     with _failing("open", str(root)):
-        return SftpStore(root, SFTPFileSystem(host, **arguments))
+        return SftpStore(root, _Connection(keys, host, **{"timeout": _SECONDS, **arguments}))
+
+
+class _HostKeys(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    """Which servers are trusted to be who they say: by OpenSSH's files of known hosts, or by a fingerprint."""
+
+    def __init__(self, where: str, file: str | None, fingerprint: str | None, *, accept: bool) -> None:
+        self._where, self._file, self._fingerprint, self._accept = where, file, fingerprint, accept
+        if fingerprint is not None and not fingerprint.startswith("SHA256:"):
+            fix = "Write it as SHA256:..., as ssh-keygen -l prints it"
+            raise ConfigError("storage_options.host_key_fingerprint", "is not a fingerprint", fix)
+
+    def prepare(self, client: paramiko.SSHClient) -> None:
+        """Tell a client whom it may believe."""
+        client.set_missing_host_key_policy(self)
+        if self._fingerprint is not None:
+            return
+        for name in (self._file,) if self._file is not None else _KNOWN_HOSTS:
+            path = Path(name).expanduser()
+            try:
+                client.load_system_host_keys(str(path))
+            except OSError:
+                if self._file is not None:
+                    fix = "Name a file such as ~/.ssh/known_hosts"
+                    setting = "storage_options.known_hosts_file"
+                    raise ConfigError(setting, "names a file that cannot be read", fix) from None
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ARG002
+        """Decide about a server that no file of known hosts names. One whose key differs never comes here."""
+        digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+        found = f"SHA256:{digest}"
+        if self._fingerprint is not None:
+            if found != self._fingerprint.rstrip("="):
+                raise StorageError(
+                    "open",
+                    self._where,
+                    f"the server's key ({key.get_name()} {found}) is not the one of host_key_fingerprint",
+                    "Make sure that it is the right server, and ask its owner for the key's fingerprint",
+                )
+        elif not self._accept:
+            raise StorageError(
+                "open",
+                self._where,
+                f"nothing says that it is the right server: its key ({key.get_name()} {found}) is not in known_hosts",
+                "If that is the server's key, add it (ssh-keyscan), or set storage_options.host_key_fingerprint",
+            )
+
+
+class _Connection(SFTPFileSystem):  # type: ignore[misc]
+    """fsspec's file system, which by itself believes any server."""
+
+    cachable = False
+
+    def __init__(self, keys: _HostKeys, host: str, **arguments: Any) -> None:
+        self._keys = keys
+        super().__init__(host, **arguments)
+
+    def _connect(self) -> None:
+        self.client = paramiko.SSHClient()
+        self._keys.prepare(self.client)
+        self.client.connect(self.host, **self.ssh_kwargs)
+        self.ftp = self.client.open_sftp()
 
 
 class SftpStore(Store):
@@ -146,6 +222,9 @@ def _failing(action: str, where: str) -> Iterator[None]:
         yield
     except MelismaError:
         raise
+    except paramiko.BadHostKeyException:
+        rule = "the server's key is not the one that known_hosts has: it may be another server"
+        raise StorageError(action, where, rule, "If the key was changed on purpose, replace it there") from None
     except paramiko.AuthenticationException:
         raise StorageError(action, where, "the server does not accept these credentials", "Check them") from None
     except (paramiko.ssh_exception.NoValidConnectionsError, socket.gaierror, TimeoutError):

@@ -10,6 +10,7 @@ import bz2
 import json
 import lzma
 import os
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from melisma.errors import ConfigError, MissingExtra
 from melisma.formats.parquet import file_metadata
 from melisma.formats.writers.avro_schema import avro_schema
 from melisma.formats.writers.background import BackgroundWriter
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 __all__ = ["COMPRESSIONS", "AvroFileWriter", "AvroFormat"]
 
@@ -171,14 +177,20 @@ def _compressor(options: AvroFormat) -> Callable[[memoryview], Any]:
         case "deflate":
             return lambda data: zlib.compress(data, level, wbits=-15)
         case "zstandard":
-            codec = pa.Codec("zstd", level)
-            return lambda data: codec.compress(pa.py_buffer(data), asbytes=True)
+            return _zstandard(level)
         case "bzip2":
             return lambda data: bz2.compress(data, level)
         case "xz":
             return lambda data: lzma.compress(data, preset=level)
         case _:
             return lambda data: data
+
+
+def _zstandard(level: int) -> Callable[[memoryview], bytes]:
+    """Frames with a checksum, which Arrow's own codec does not write: without it a changed bit is another value."""
+    key = zstd.CompressionParameter
+    made = zstd.ZstdCompressor(options={int(key.compression_level): level, int(key.checksum_flag): 1})
+    return lambda data: made.compress(data, made.FLUSH_FRAME)
 
 
 def _snappy(data: memoryview) -> bytes:

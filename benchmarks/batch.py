@@ -17,7 +17,6 @@ from benchmarks.pipe import run_pipe
 __all__ = ["COPIES", "input_file"]
 
 COPIES = 4
-BIN = Path(sys.executable).parent
 
 
 def input_file(folder: Path, rows: int, kind: str) -> Path:
@@ -43,16 +42,14 @@ def multiply(source: str, output: str, kind: str) -> None:
     )
 
 
-def pipe(source: str, output: str, kind: str) -> None:
+def pipe(source: str, output: str, kind: str, tap_files: str, target_parquet: str) -> None:
     """`tap-files | target-parquet`, with Arrow files through the private folder."""
     folder = Path(output)
     tap, target = folder.with_name("tap.json"), folder.with_name("target.json")
     stream = {"name": "events", "path": source, "format": kind, "key_properties": ["id"]}
     tap.write_text(json.dumps({"streams": [stream], "batch_config": {"encoding": {"format": "arrow"}}}))
     target.write_text(json.dumps({"destination_path": output}))
-    sys.exit(
-        run_pipe([str(BIN / "tap-files"), "--config", str(tap)], [str(BIN / "target-parquet"), "--config", str(target)])
-    )
+    sys.exit(run_pipe([tap_files, "--config", str(tap)], [target_parquet, "--config", str(target)]))
 
 
 def duckdb_convert(source: str, output: str, kind: str) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.data import CSV_COLUMNS, SHAPES
 from benchmarks.measure import Command
 from benchmarks.peers.environments import DLT, DUCKDB, JSONL, SDK, Environment
+from benchmarks.peers.ours import program
 
 __all__ = ["NATIVE", "WORKS", "Contestant", "Job", "Work", "target"]
 
 HERE = Path(__file__).parent
-BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def target(config: Path, output: Path, *, native: bool, **settings: object) -> C
     """target-parquet, with the native extension or without."""
     config.write_text(json.dumps({"destination_path": str(output), **settings}))
     environment = {} if native else {"MELISMA_NATIVE": "0"}
-    return Command([str(BIN / "target-parquet"), "--config", str(config)], environment=environment)
+    return Command([program("target-parquet"), "--config", str(config)], environment=environment)
 
 
 def _target(*, native: bool, **settings: object) -> Callable[[Job], Command]:
@@ -139,7 +139,8 @@ def _limit(engine: str, task: str) -> Callable[[Job], Command]:
 
 def _convert(task: str, kind: str) -> Callable[[Job], Command]:
     def command(job: Job) -> Command:
-        return Command([sys.executable, "-m", "benchmarks.batch", task, str(job.source), str(job.output), kind])
+        ours = [program("tap-files"), program("target-parquet")] if task == "pipe" else []
+        return Command([sys.executable, "-m", "benchmarks.batch", task, str(job.source), str(job.output), kind, *ours])
 
     return command
 
@@ -153,7 +154,7 @@ _CSV_TYPES = {
 
 def _tap_files(job: Job) -> Command:
     config = job.config(streams=[{"name": "events", "path": str(job.source), "key_properties": ["id"]}])
-    return Command([str(BIN / "tap-files"), "--config", config], stdout=job.output / "out.singer")
+    return Command([program("tap-files"), "--config", config], stdout=job.output / "out.singer")
 
 
 def _plain_tap(job: Job) -> Command:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import BIN, HERE, Contestant, Job, Work
+from benchmarks.contestants import HERE, Contestant, Job, Work
 from benchmarks.data import SHAPES
 from benchmarks.growth import Case
 from benchmarks.measure import Command
@@ -22,6 +22,7 @@ from benchmarks.peers.environments import (
     SLING,
     Environment,
 )
+from benchmarks.peers.ours import program
 from benchmarks.postgres import Table
 
 __all__ = ["WORKS", "database_growth"]
@@ -42,7 +43,7 @@ def _module(name: str, *arguments: object) -> list[str]:
 def _ours(job: Job, **settings: Any) -> list[str]:
     table = Table(job.source)
     config = table.settings | {"filter_schemas": [table.schema]} | settings
-    return [str(BIN / "tap-postgres"), "--config", _written(job, "tap", config)]
+    return [program("tap-postgres"), "--config", _written(job, "tap", config)]
 
 
 def _meltano(job: Job) -> list[str]:
@@ -71,7 +72,7 @@ def _packages(environment: Environment, job: Job) -> Path:
 
 
 def _target(job: Job) -> list[str]:
-    return [str(BIN / "target-parquet"), "--config", _written(job, "target", {"destination_path": str(job.output)})]
+    return [program("target-parquet"), "--config", _written(job, "target", {"destination_path": str(job.output)})]
 
 
 def _plain_target(job: Job) -> list[str]:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.contestants import BIN, Contestant, Job, Work
+from benchmarks.contestants import Contestant, Job, Work
 from benchmarks.measure import Command
 from benchmarks.peers.environments import CSV, JSONL, Environment
+from benchmarks.peers.ours import program
 
 __all__ = ["FORMATS"]
 
@@ -30,7 +31,7 @@ def _target(name: str, executable: str, form: str, **settings: object) -> Contes
 
     def command(job: Job) -> Command:
         config = job.config(destination_path=str(job.output), **settings)
-        return Command([str(BIN / executable), "--config", config], stdin=job.source)
+        return Command([program(executable), "--config", config], stdin=job.source)
 
     return Contestant(name, command, form)
 
@@ -39,10 +40,10 @@ def _peer(environment: Environment, executable: str, form: str, setting: str) ->
     """A target of others, with its folder in a setting."""
 
     def command(job: Job) -> Command:
-        program = environment.folder(job.environments) / "bin" / executable
-        return Command([str(program), "--config", job.config(**{setting: str(job.output)})], stdin=job.source)
+        found = environment.folder(job.environments) / "bin" / executable
+        return Command([str(found), "--config", job.config(**{setting: str(job.output)})], stdin=job.source)
 
-    return Contestant(environment.name, command, form, slow=True, environment=environment)
+    return Contestant(environment.name, command, form, slow=True, environments=(environment,))
 
 
 def _converted(job: Job, writer: str, ending: str) -> Path:
@@ -59,7 +60,7 @@ def _tap(ending: str, writer: str) -> Callable[[Job], Command]:
     def command(job: Job) -> Command:
         path = _converted(job, writer, ending)
         config = job.config(streams=[{"name": "events", "path": str(path), "key_properties": ["id"]}])
-        return Command([str(BIN / "tap-files"), "--config", config], stdout=job.output / "out.singer")
+        return Command([program("tap-files", "avro", "msgpack"), "--config", config], stdout=job.output / "out.singer")
 
     return command
 

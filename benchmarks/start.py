@@ -9,9 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.contestants import BIN, HERE
+from benchmarks.contestants import HERE
 from benchmarks.measure import Command
 from benchmarks.peers.environments import SDK
+from benchmarks.peers.ours import program
 from benchmarks.report import Result
 
 __all__ = ["ROUNDS", "starts", "starts_table"]
@@ -26,7 +27,7 @@ def starts(environments: Path) -> dict[str, Command]:
     alone = str(SDK.folder(environments) / "bin/python")
     found: dict[str, Command] = {}
     for flag in _FLAGS:
-        found[f"melisma target-parquet {flag}"] = Command([str(BIN / "target-parquet"), flag])
+        found[f"melisma target-parquet {flag}"] = Command([program("target-parquet"), flag])
         found[f"bare singer-sdk target {flag}, in the same environment"] = Command([sys.executable, script, flag])
         found[f"bare singer-sdk target {flag}, in one without NumPy"] = Command([alone, script, flag])
     found["python -c pass"] = Command([sys.executable, "-c", "pass"])

@@ -6,38 +6,37 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
-__all__ = ["executable", "install"]
+__all__ = ["program"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ENVIRONMENTS = ROOT / ".cache" / "benchmarks" / "venvs"
 _SUFFIXES = {".py", ".toml", ".rs", ".md"}
 
 
-def executable(environments: Path, connector: str) -> Path:
-    """A connector's program, such as `target-parquet`."""
-    return environments / f"melisma-{connector}" / "bin" / connector
+@cache
+def program(connector: str, *extras: str) -> str:
+    """A connector's program, such as `target-parquet`, in an environment that is made anew if the checkout has changed.
 
-
-def install(environments: Path, connector: str) -> None:
-    """Make a connector's environment, unless it is there and the checkout as it was.
-
-    The native decoder is in it where Rust is.
+    The native decoder is in that of a target where Rust is.
 
     Raises:
         subprocess.CalledProcessError: a package does not install.
     """
+    folder = ENVIRONMENTS / "-".join(["melisma", connector, *extras])
     parts = [ROOT / "shared", ROOT / f"{connector.partition('-')[0]}s" / connector]
-    if shutil.which("cargo"):
+    if connector.startswith("target") and shutil.which("cargo"):
         parts.append(ROOT / "native")
-    folder, wanted = executable(environments, connector).parent.parent, _digest(parts)
-    stamp = folder / "packages.txt"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), *map(str, parts)], check=True)
-    stamp.write_text(wanted)
+    requirements = [f"{part}[{','.join(extras)}]" if part.name == connector and extras else str(part) for part in parts]
+    stamp, wanted = folder / "packages.txt", _digest(parts)
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), *requirements], check=True)
+        stamp.write_text(wanted)
+    return str(folder / "bin" / connector)
 
 
 def _digest(parts: list[Path]) -> str:

@@ -6,7 +6,9 @@ tests -> connectors -> shared; inside shared: tap | target -> lake | sql | forma
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -175,3 +177,28 @@ def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "['pyarrow']"
+
+
+@pytest.mark.parametrize("folder", [ROOT / "shared", *CONNECTORS], ids=lambda folder: folder.name)
+def test_what_a_distribution_imports_is_among_its_dependencies(folder: Path) -> None:
+    """Or in one of its extras: what happens to be installed here is not installed everywhere."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shared = tomllib.loads((ROOT / "shared/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted: set[str] = set()
+    for table in (project, shared):
+        texts = [
+            *table["dependencies"],
+            *(each for extra in table.get("optional-dependencies", {}).values() for each in extra),
+        ]
+        wanted |= {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower().replace("_", "-") for text in texts}
+    known = importlib.metadata.packages_distributions()
+    own = connector_packages() | {"melisma", "melisma_native"}
+    own |= {"compression", "botocore"}  # of Python 3.14's own library; what boto3 is made of
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for file in sorted((folder / "src").rglob("*.py"))
+        for module, line in imports(file, "")
+        if (name := module.partition(".")[0]) not in own | sys.stdlib_module_names
+        and not wanted & {each.lower().replace("_", "-") for each in known.get(name, [name])}
+    ]
+    assert wrong == []

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
-import zstandard
 from singer_sdk.helpers._batch import StorageTarget
 from singer_sdk.helpers._util import utc_now
 
 from melisma.arrow.encode import json_lines
+from melisma.storage.codecs import ending, open_encoded
 from melisma.storage.store import refused
 from melisma.storage.url import display
 from melisma.tap.batch_config import BatchSettings
@@ -34,7 +31,6 @@ _LINES_AT_ONCE = 8_192
 _STATE_SECONDS = 30.0
 _STATE_SHARE = 10  # at least so many bytes of records for each byte of STATE
 _ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "arrow": ".arrow"}
-_PACKED = {"gzip": ".gz", "zstd": ".zst", "none": ""}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -129,11 +125,12 @@ class BatchOutput:
     def _write(self, rows: list[pa.RecordBatch], file: Any) -> None:
         compression = self._settings.compression
         if self._settings.format == "jsonl":
-            with _packed(file, compression) as packed:
-                for batch in rows:
-                    for start in range(0, batch.num_rows, _LINES_AT_ONCE):
-                        part = batch.slice(start, _LINES_AT_ONCE)
-                        packed.write(json_lines(part, stream=self._stream, not_finite=self.not_finite))
+            packed = open_encoded(file, compression)
+            for batch in rows:
+                for start in range(0, batch.num_rows, _LINES_AT_ONCE):
+                    part = batch.slice(start, _LINES_AT_ONCE)
+                    packed.write(json_lines(part, stream=self._stream, not_finite=self.not_finite))
+            packed.close()
             return
         rows = [self._stored(batch) for batch in rows]
         codec = None if compression == "none" else compression
@@ -205,8 +202,7 @@ class _Root:
     def __init__(self, tap: str, stream: str, settings: BatchSettings) -> None:
         name = f"{tap}--{_NOT_IN_NAMES.sub('_', stream)}-{uuid.uuid4()}"
         self._name = f"{settings.prefix}{name}"
-        packed = _PACKED[settings.compression] if settings.format == "jsonl" else ""
-        self._ending = _ENDINGS[settings.format] + packed
+        self._ending = _ENDINGS[settings.format] + (ending(settings.compression) if settings.format == "jsonl" else "")
         self._storage = StorageTarget(settings.root or "", None, dict(settings.params))
         self._number = 0
 
@@ -252,15 +248,3 @@ def _holds_floats(kind: pa.DataType) -> bool:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return bool(types.is_floating(kind.value_type)) or _holds_floats(kind.value_type)
     return False
-
-
-@contextlib.contextmanager
-def _packed(file: Any, compression: str) -> Iterator[Any]:
-    if compression == "gzip":
-        with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0, compresslevel=6) as packed:
-            yield packed
-    elif compression == "zstd":
-        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
-            yield packed
-    else:
-        yield file

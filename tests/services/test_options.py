@@ -225,6 +225,26 @@ def test_anonymous_requests_carry_no_signature(
     assert not any("authorization" in headers for _, headers in proxy.seen)
 
 
+@pytest.mark.parametrize("scheme", ["az", "gs"])
+def test_anonymous_requests_of_the_other_stores_carry_none_either(
+    scheme: str, new_place: Callable[[str], Place], new_proxy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Azurite refuses them in one sentence; the Google server wants no token of anybody."""
+    place = new_place(scheme)
+    proxy = new_proxy(place.endpoint)
+    seen = Place(scheme, proxy.endpoint, place.bucket)
+    options = {key: value for key, value in seen.options.items() if key != "token_file"}
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT)
+    store = open_store(place.url, {**options, "anonymous": True}, distribution="melisma-test")
+    if scheme == "az":
+        with pytest.raises(StorageError, match=r"denies access|does not accept these credentials"):
+            store.glob("*")
+    else:
+        assert store.glob("*") == []
+    assert proxy.seen
+    assert not any("authorization" in headers for _, headers in proxy.seen)
+
+
 def test_the_region_is_in_every_signature(
     new_place: Callable[[str], Place], new_proxy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

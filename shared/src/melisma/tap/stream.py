@@ -232,9 +232,10 @@ class ArrowStream(Stream, abc.ABC):
             self._settle()
             self._finalize_state(self.stream_state)
             self.state_manager.is_flushed = True  # `_sync_records` writes the last STATE itself
-        self._warn_not_finite(encoder.not_finite)
+        self.warn_not_finite(encoder.not_finite)
 
-    def _warn_not_finite(self, counts: Mapping[str, int]) -> None:
+    def warn_not_finite(self, counts: Mapping[str, int]) -> None:
+        """Say how many values of which columns became null."""
         for column, count in counts.items():
             self.logger.warning(
                 'stream "%s", column "%s": %d values that JSON has no number for (NaN or infinity) were sent as null',
@@ -280,7 +281,7 @@ class ArrowStream(Stream, abc.ABC):
             self._settle()
             self._finalize_state(self.stream_state)
             self.state_manager.is_flushed = True  # `_end_with_state` writes the last STATE
-        self._warn_not_finite(files.not_finite)
+        self.warn_not_finite(files.not_finite)
 
     def _write_block(self, block: pa.RecordBatch, encoder: RecordEncoder, before: int, due: StateClock) -> int:
         """Write the block's rows, of which `before` came earlier; stops the sync at its record limit."""

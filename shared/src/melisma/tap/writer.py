@@ -44,11 +44,11 @@ def batch_writer(stream: ArrowStream) -> Iterator[BatchWriter]:
         alias = stream.stream_maps[0].stream_alias
         with BatchOutput(stream._tap.name, alias, settings, stream._stream_version) as output:
             yield _Files(stream, output)
-        stream._warn_not_finite(output.not_finite)
+        stream.warn_not_finite(output.not_finite)
     elif stream._plain_records():
         blocks = _Blocks(stream)
         yield blocks
-        stream._warn_not_finite(blocks.encoder.not_finite)
+        stream.warn_not_finite(blocks.encoder.not_finite)
     else:
         yield _Records(stream)
 

@@ -14,7 +14,7 @@ from melisma.errors import ConfigError
 
 __all__ = ["CONFIG", "connection_string"]
 
-METHODS = ("FULL_TABLE", "INCREMENTAL")
+METHODS = ("FULL_TABLE", "INCREMENTAL", "LOG_BASED")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -93,6 +93,17 @@ CONFIG: dict[str, Any] = {
             "description": "Over how many connections at once a large table is read in FULL_TABLE, in ranges of its "
             "blocks, all in one snapshot.",
         },
+        "replication_slot_name": _text(
+            "Replication slot",
+            "The slot that LOG_BASED streams are read through, made if it is missing; one for each pipeline.",
+            pattern="^[a-z0-9_]{1,40}$",
+            default="melisma",
+        ),
+        "replication_publication": _text(
+            "Publication",
+            "The publication of their tables; it is made, and tables are added to it, where the user may do so.",
+            default="melisma",
+        ),
         "connect_retries": {
             "type": "integer",
             "minimum": 0,

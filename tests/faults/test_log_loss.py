@@ -1,4 +1,4 @@
-"""A short form of `python tests/faults/log_loss.py`: a log-based tap, whose target is killed while a table is written."""
+"""A short form of `python tests/faults/log_loss.py`: a table is written while targets of a log-based tap are killed."""
 
 from __future__ import annotations
 

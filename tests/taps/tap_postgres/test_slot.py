@@ -126,7 +126,7 @@ def test_a_slot_that_is_in_use_is_an_error(table: Any) -> None:
     other = SlotConnection(table.config())
     try:
         other.start(table.name, position(state), "melisma")
-        with pytest.raises(MelismaError, match="SQLSTATE 55006"):
+        with pytest.raises(MelismaError, match=r"slot is in use \(SQLSTATE 55006\)\. Is another run"):
             table.sync(state, **LOG, connect_retries=1)
     finally:
         other.close()
@@ -249,3 +249,20 @@ def test_a_position_of_another_kind_is_an_error(table: Any) -> None:
     """Of another database, say."""
     with pytest.raises(ConfigError, match="no position of PostgreSQL's log"):
         table.sync({"bookmarks": {"public-t": {"log_position": 17}}}, **LOG)
+
+
+def test_a_limit_of_records_is_refused(table: Any) -> None:
+    """The first read would count as whole."""
+    with pytest.raises(ConfigError, match='"max_record_count": cannot go with LOG_BASED'):
+        table.sync(**LOG, max_record_count=1)
+
+
+def test_a_trial_reads_the_table_and_leaves_the_server_as_it_is(table: Any) -> None:
+    """`--test` makes neither slot nor publication."""
+    done = table.execute(table.config(**LOG), "--test")
+    assert done.returncode == 0, done.stderr
+    with table.connect() as connection:
+        assert connection.execute("SELECT 1 FROM pg_publication").fetchall() == []
+        assert (
+            connection.execute("SELECT 1 FROM pg_replication_slots WHERE database = %s", [table.name]).fetchall() == []
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from melisma.errors import DatabaseError
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.select import Select
 from melisma.tap.log import Change
@@ -78,6 +79,9 @@ class TableChanges:
             return list(changes)
         wanted = [place for place in range(len(names)) if any(change.values[place] is UNCHANGED for change in lacking)]
         keys = [names.index(name) for name in self._stream.primary_keys]
+        if any(change.values[key] is UNCHANGED for change in lacking for key in keys):
+            fix = f"Run: ALTER TABLE {self._stream.relation.sql} REPLICA IDENTITY FULL"
+            raise DatabaseError("PostgreSQL", "the log leaves out a key", stream=self._stream.name, fix=fix)
         found = self._look_up([[change.values[key] for key in keys] for change in lacking], keys, wanted)
         gone = set()
         for number, change in enumerate(lacking):

@@ -92,9 +92,13 @@ class PostgresLog(ChangeLog):
         self._position = 0
         self._given: tuple[int, int] | None = None
         self._followed: dict[int, _Followed | None] = {}
+        self._told: set[Any] = set()
 
     def open(self, streams: Sequence[LogStream]) -> Snapshot | None:
         """See that server, tables, publication and slot are right, and make those of the last two that are missing."""
+        if self._config.get("max_record_count") is not None:
+            rule = "cannot go with LOG_BASED: what a limited first read leaves out would never come"
+            raise ConfigError("max_record_count", rule, "Do not set it, or use another method for the trial")
         self._streams = list(streams)  # type: ignore[arg-type]
         positions = [_position(stream) for stream in self._streams]
         known = [position for position in positions if position is not None]
@@ -202,8 +206,10 @@ class PostgresLog(ChangeLog):
             yield _change(followed, message.old, order, size, time_of(begun.time))
         elif isinstance(message, Update):
             new, old = message.new, message.old
-            if message.whole and old is not None:
-                new = [then if now is UNCHANGED else now for now, then in zip(new, old, strict=True)]
+            if old is not None:
+                new = [
+                    now if now is not UNCHANGED or then is None else then for now, then in zip(new, old, strict=True)
+                ]
             change = _change(followed, new, order, size)
             if old is not None:
                 gone = _change(followed, old, (begun.lsn, 2 * place - 1), size, time_of(begun.time))
@@ -230,7 +236,8 @@ class PostgresLog(ChangeLog):
         if keys:
             rule = f'the log has changes from when its table had no column "{keys[0]}", which is of its key now'
             raise DatabaseError("PostgreSQL", rule, stream=stream.name, fix=AGAIN)
-        if lacking:
+        if lacking and (stream.name, *lacking) not in self._told:
+            self._told.add((stream.name, *lacking))
             _log.warning(
                 'stream "%s": the log has changes from when its table had no column "%s": it is null there',
                 stream.name,
@@ -254,7 +261,8 @@ class PostgresLog(ChangeLog):
     def _warn_of_another(self, relation: Relation) -> None:
         for table in self._tables:
             mine = table.stream.relation
-            if (mine.schema, mine.name) == (relation.schema, relation.name):
+            if (mine.schema, mine.name) == (relation.schema, relation.name) and relation.oid not in self._told:
+                self._told.add(relation.oid)
                 _log.warning(
                     'stream "%s": its table was dropped and made anew. Rows of the old one stay in the target. %s',
                     table.stream.name,

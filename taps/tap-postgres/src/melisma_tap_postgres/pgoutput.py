@@ -97,13 +97,11 @@ class Update:
     """A row was changed.
 
     Attributes:
-        old: the row before it, or as much as the table's replica identity has; None where that did not change.
-        whole: whether `old` is all of the row.
+        old: the row before it, or as much of it as the table's replica identity has; None where that did not change.
     """
 
     oid: int
     old: Tuple | None
-    whole: bool
     new: Tuple
 
 
@@ -175,9 +173,9 @@ def lsn_number(text: str) -> int:
 def _update(data: bytes) -> Update:
     oid, kind, at = _INT32.unpack_from(data, 1)[0], data[5:6], 6
     if kind == b"N":
-        return Update(oid, None, False, _tuple(data, at)[0])
+        return Update(oid, None, _tuple(data, at)[0])
     old, at = _tuple(data, at)
-    return Update(oid, old, kind == b"O", _tuple(data, at + 1)[0])
+    return Update(oid, old, _tuple(data, at + 1)[0])
 
 
 def _tuple(data: bytes, at: int) -> tuple[Tuple, int]:

@@ -107,9 +107,12 @@ class Server:
     def begin(self, snapshot: str | None = None) -> None:
         """Leave the transaction and begin another: in a snapshot that another connection exported, or in a new one."""
         self._snapshot = snapshot
-        with _failures():
-            self._connection.rollback()
-            self._prepare(self._connection)
+        try:
+            with _failures():
+                self._connection.rollback()
+                self._prepare(self._connection)
+        except ConnectionLost:
+            self.reconnect()
 
     def _broken(self, error: OSError, stream: str) -> DatabaseError:
         """What a fault between two rows was, which has no SQLSTATE: the connection's end, or the query's."""

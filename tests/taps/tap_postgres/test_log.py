@@ -8,9 +8,10 @@ import threading
 from typing import Any
 
 import pytest
-from tests.taps.tap_postgres.test_types import GOLDEN, VALUES, as_written, fill
 
 from melisma.errors import BadRecord
+
+from .test_types import GOLDEN, VALUES, as_written, fill
 
 LOG = {"default_replication_method": "LOG_BASED"}
 

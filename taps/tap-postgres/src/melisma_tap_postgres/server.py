@@ -28,6 +28,7 @@ _FIRST = (
     "SET LOCAL IntervalStyle = 'iso_8601'",
     "SET LOCAL standard_conforming_strings = on",
     "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL bytea_output = hex",
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
 )

@@ -35,8 +35,9 @@ _SETTINGS = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "statement_timeout": "0",
-    # A target may take long for what it was sent; the server would take the tap for dead.
-    "wal_sender_timeout": "0",
+    # A target may take long for what it was sent, and the tap then does not answer. A machine that is gone does not
+    # answer either, and the slot is free only after this time.
+    "wal_sender_timeout": "10min",
 }
 _DATA, _KEEPALIVE = struct.Struct(">cQQq"), struct.Struct(">cQqb")
 _STATUS = struct.Struct(">cQQQqb")

@@ -102,6 +102,7 @@ class PostgresLog(ChangeLog):
         self._streams = list(streams)  # type: ignore[arg-type]
         positions = [_position(stream) for stream in self._streams]
         known = [position for position in positions if position is not None]
+        self._server.begin()  # what is so now, not when the streams were discovered
         check_server(self._server)
         self._tables = find_tables(self._server, self._streams)
         exists = self._check_slot()

@@ -160,6 +160,10 @@ def test_a_user_without_the_right_to_the_log_is_told_so(table: Any) -> None:
             "no delete could be told",
         ),
         (["CREATE UNLOGGED TABLE u (id integer PRIMARY KEY)"], "is an unlogged table"),
+        (
+            ["CREATE TABLE u (id integer PRIMARY KEY)", "CREATE TABLE c (PRIMARY KEY (id)) INHERITS (u)"],
+            "tables inherit from its table",
+        ),
         (["CREATE VIEW u AS SELECT * FROM t"], "is no table"),
         (["CREATE TABLE u (id integer PRIMARY KEY, g integer GENERATED ALWAYS AS (id) STORED)"], '"g" is generated'),
     ],

@@ -38,7 +38,8 @@ SELECT w.oid::bigint AS oid, w.nspname::text AS schema, w.relname::text AS name,
         WHERE i.indrelid = s.oid AND ((c.relreplident = 'd' AND i.indisprimary)
                                       OR (c.relreplident = 'i' AND i.indisreplident))) AS columns,
        (SELECT array_agg(a.attname::text) FROM pg_attribute a
-        WHERE a.attrelid = w.oid AND a.attgenerated <> '') AS generated
+        WHERE a.attrelid = w.oid AND a.attgenerated <> '') AS generated,
+       w.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = w.oid) AS inherited
 FROM wanted w JOIN stored s ON s.root = w.oid JOIN pg_class c ON c.oid = s.oid
 """
 
@@ -104,6 +105,11 @@ def _check_table(stream: TableStream, row: Mapping[str, Any]) -> None:
         raise CatalogError(stream.name, "is no table, so the log has nothing of it", fix)
     if row["persistence"] != "p":
         raise CatalogError(stream.name, "is an unlogged table, so the log has nothing of it", fix)
+    if row["inherited"]:
+        rule = (
+            "other tables inherit from its table, so it has their rows, but the log does not have their changes as its"
+        )
+        raise CatalogError(stream.name, rule, fix)
     generated = [column for column in stream.selected_columns if column in (row["generated"] or [])]
     if generated:
         rule = f'its column "{generated[0]}" is generated, and the log does not have it'

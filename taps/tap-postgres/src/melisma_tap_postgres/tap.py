@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
+from singer_sdk.helpers.capabilities import TapCapabilities
 
 from melisma.errors import ConfigError
 from melisma.tap.follow import LogTap
@@ -27,7 +28,10 @@ class TapPostgres(LogTap):
     package_name = "melisma-tap-postgres"
     config_jsonschema: ClassVar[dict[str, Any]] = CONFIG
     # A replication key says where to start; it need not be a date.
-    capabilities: ClassVar = [each for each in Tap.capabilities if each.name != "START_DATE"]
+    capabilities: ClassVar = [
+        *(each for each in Tap.capabilities if each.name != "START_DATE"),
+        TapCapabilities.LOG_BASED,
+    ]
     dynamic_catalog = True
 
     def discover_streams(self) -> Sequence[TableStream]:

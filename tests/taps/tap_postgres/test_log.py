@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from melisma.errors import BadRecord
+from melisma.errors import BadRecord, DatabaseError
 
 from .test_types import GOLDEN, VALUES, as_written, fill
 
@@ -308,6 +308,19 @@ def test_a_column_that_comes_within_the_run_has_a_new_schema(database: Any) -> N
     assert messages[3]["record"]["new"] == 2
     chosen = database.sync(state, catalog)
     assert rows(chosen) == [(1, False), (2, False)]
+
+
+def test_a_column_that_became_wider_goes_on_and_another_type_is_an_error(database: Any) -> None:
+    """An integer is the same as a bigint. Another type has changed rows, and the log knows nothing of it."""
+    database.run("CREATE TABLE t (id integer PRIMARY KEY, v varchar(3), at timestamp)")
+    state = database.sync(**LOG).state
+    database.run("INSERT INTO t VALUES (1, 'a', '2024-01-01')", "ALTER TABLE t ALTER id TYPE bigint, ALTER v TYPE text")
+    database.run("INSERT INTO t VALUES (3000000000, 'abcd', '2024-01-01')")
+    output = database.sync(state, **LOG)
+    assert [(r["id"], r["v"]) for r in output.records()] == [(1, "a"), (3000000000, "abcd")]
+    database.run("INSERT INTO t VALUES (2)", "ALTER TABLE t ALTER at TYPE timestamptz")
+    with pytest.raises(DatabaseError, match=r'column "at" was altered: .* take its bookmark out of the state'):
+        database.sync(output.state, **LOG)
 
 
 def test_a_truncated_table_is_a_new_version(database: Any) -> None:

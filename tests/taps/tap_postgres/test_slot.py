@@ -110,6 +110,14 @@ def test_a_slot_that_is_gone_is_an_error(table: Any) -> None:
     assert ids(table.sync(**LOG)) == [1]
 
 
+def test_a_state_ahead_of_the_servers_log_is_an_error(table: Any) -> None:
+    """A server that was restored would send nothing until its log comes there again."""
+    state = table.sync(**LOG).state
+    state["bookmarks"]["public-t"]["log_position"] = "FFFF/0"
+    with pytest.raises(ConfigError, match='"state": is ahead of the server\'s log in stream "public-t"'):
+        table.sync(state, **LOG)
+
+
 def test_a_slot_of_another_kind_is_refused(table: Any) -> None:
     """It is somebody else's."""
     table.run(f"SELECT pg_create_physical_replication_slot('{table.name}')")

@@ -46,10 +46,13 @@ __all__ = ["PostgresLog"]
 _SLOT = """
 SELECT slot_type::text AS type, plugin::text AS plugin, database::text AS database,
        current_database()::text AS here, wal_status, active_pid, confirmed_flush_lsn::text AS confirmed,
+       pg_current_wal_insert_lsn()::text AS current,
        pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS held
 FROM pg_replication_slots WHERE slot_name = {slot}
 """
 _MEGABYTE = 1 << 20
+_WIDER = {21: {23, 20, 1700}, 23: {20, 1700}, 20: {1700}, 25: {1043}, 1043: {25}}
+"""Types that may become others with the same values: the integers and numeric, text and varchar. By oid."""
 _PER_VALUE = 60  # bytes, beside the text
 
 _log = logging.getLogger(__name__)
@@ -237,6 +240,12 @@ class PostgresLog(ChangeLog):
         if keys:
             rule = f'the log has changes from when its table had no column "{keys[0]}", which is of its key now'
             raise DatabaseError("PostgreSQL", rule, stream=stream.name, fix=AGAIN)
+        for name, kind in relation.columns:
+            now = table.types.get(name, kind)
+            if name in columns and now != kind and now not in _WIDER.get(kind, ()):
+                rule = f'its column "{name}" was altered: it has another type in the log'
+                fix = f"If that was just now, run it again. If not, its rows changed beside the log. {AGAIN}"
+                raise DatabaseError("PostgreSQL", rule, stream=stream.name, fix=fix)
         if lacking and (stream.name, *lacking) not in self._told:
             self._told.add((stream.name, *lacking))
             _log.warning(
@@ -289,6 +298,9 @@ class PostgresLog(ChangeLog):
             raise ConfigError("replication_slot_name", rule, fix)
         confirmed = lsn_number(slot["confirmed"])
         for stream, position in known:
+            if position > lsn_number(slot["current"]):
+                rule = f'is ahead of the server\'s log in stream "{stream.name}": was the server restored?'
+                raise ConfigError("state", rule, _AGAIN_ALL)
             if position < confirmed:
                 raise SlotAhead(stream.name, self._slot, lsn_text(position), slot["confirmed"])
         level = logging.WARNING if slot["wal_status"] in {"extended", "unreserved"} else logging.INFO

@@ -39,6 +39,10 @@ SELECT w.oid::bigint AS oid, w.nspname::text AS schema, w.relname::text AS name,
                                       OR (c.relreplident = 'i' AND i.indisreplident))) AS columns,
        (SELECT array_agg(a.attname::text) FROM pg_attribute a
         WHERE a.attrelid = w.oid AND a.attgenerated <> '') AS generated,
+       (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped) AS names,
+       (SELECT array_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped) AS types,
        w.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = w.oid) AS inherited
 FROM wanted w JOIN stored s ON s.root = w.oid JOIN pg_class c ON c.oid = s.oid
 """
@@ -51,11 +55,13 @@ class Table:
     Attributes:
         oid: what the log calls it; with partitions, that of the table above them.
         partitioned: whether it is one.
+        types: the oids of its columns' types.
     """
 
     stream: TableStream
     oid: int
     partitioned: bool
+    types: Mapping[str, int]
 
 
 def check_server(server: Server) -> None:
@@ -95,7 +101,9 @@ def find_tables(server: Server, streams: Sequence[TableStream]) -> list[Table]:
             raise CatalogError(stream.name, "its table is not there any more", "Discover again")
         for row in stored:
             _check_table(stream, row)
-        tables.append(Table(stream, stored[0]["oid"], stored[0]["kind"] == "p"))
+        table = stored[0]
+        types = dict(zip(table["names"] or [], table["types"] or [], strict=True))
+        tables.append(Table(stream, table["oid"], table["kind"] == "p", types))
     return tables
 
 

@@ -47,8 +47,7 @@ def stop() -> None:
     """Stop it, and remove its data."""
     note = _note()
     if note is not None:
-        _as_server(_program("pg_ctl"), "-D", note["data"], "-m", "immediate", "-w", "stop", check=False)
-        shutil.rmtree(Path(note["data"]).parent, ignore_errors=True)
+        stop_cluster(note["data"])
         NOTE.unlink(missing_ok=True)
 
 
@@ -76,10 +75,30 @@ def install() -> None:
 def _start() -> dict[str, str]:
     stop()
     folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=CACHE if _reachable(CACHE) else None))
+    note = start_cluster(folder, {"wal_level": "logical", "max_connections": "50"})
+    NOTE.write_text(json.dumps(note), encoding="utf-8")
+    found = address()
+    if found is None:
+        raise MissingError("PostgreSQL was started and does not answer")
+    return found
+
+
+def start_cluster(folder: Path, settings: dict[str, str], rules: str = "") -> dict[str, str]:
+    """Make a server's data below a folder that its user can reach, and start it.
+
+    Args:
+        folder: an empty one.
+        settings: beside those of address and port.
+        rules: its pg_hba.conf; by default a password is asked for.
+
+    Raises:
+        MissingError: PostgreSQL is not installed, or does not start.
+    """
     data = folder / "data"
     if os.geteuid() == 0:
         owner = pwd.getpwnam("postgres")
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        for path in [folder, *folder.iterdir()]:
+            os.chown(path, owner.pw_uid, owner.pw_gid)
     secret = folder / "password"
     secret.write_text(PASSWORD, encoding="utf-8")
     secret.chmod(0o644)
@@ -88,24 +107,26 @@ def _start() -> dict[str, str]:
         port = free.getsockname()[1]
     options = ["--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
     _as_server(_program("initdb"), "-D", str(data), "-U", USER, *options)
+    if rules:
+        (data / "pg_hba.conf").write_text(rules, encoding="utf-8")
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": "",
-        "wal_level": "logical",
         "fsync": "off",
-        "max_connections": "50",
+        **settings,
     }
     arguments = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
     _as_server(
         _program("pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w", "-t", "120", "-o", arguments, "start"
     )
-    note = {"host": "127.0.0.1", "port": str(port), "user": USER, "password": PASSWORD, "data": str(data)}
-    NOTE.write_text(json.dumps(note), encoding="utf-8")
-    found = address()
-    if found is None:
-        raise MissingError("PostgreSQL was started and does not answer")
-    return found
+    return {"host": "127.0.0.1", "port": str(port), "user": USER, "password": PASSWORD, "data": str(data)}
+
+
+def stop_cluster(data: str) -> None:
+    """Stop a server, and remove its folder."""
+    _as_server(_program("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop", check=False)
+    shutil.rmtree(Path(data).parent, ignore_errors=True)
 
 
 def _program(name: str) -> str:

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,32 @@ class Database:
                 entry |= {"replication_method": "INCREMENTAL", "replication_key": key}
         return catalog
 
-    def sync(self, state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None, **more: Any) -> Output:
-        """Run it in this process."""
+    def log_based(self, *streams: str) -> dict[str, Any]:
+        """The catalog, with its streams, or some of them, by the log; the others are not selected."""
+        catalog = self.catalog()
+        for entry in catalog["streams"]:
+            entry["replication_method"] = "LOG_BASED"
+            if streams and entry["stream"] not in streams:
+                root = next(each for each in entry["metadata"] if not each["breadcrumb"])
+                root["metadata"]["selected"] = False
+        return catalog
+
+    def sync(
+        self,
+        state: dict[str, Any] | None = None,
+        catalog: dict[str, Any] | None = None,
+        before: Callable[[], None] = lambda: None,
+        **more: Any,
+    ) -> Output:
+        """Run it in this process; `before` is called between discovery and the first read."""
+
+        def make() -> TapPostgres:
+            tap = TapPostgres(config=self.config(**more), state=state, catalog=catalog)
+            before()
+            return tap
+
         self.last = Output([])
-        return sync(lambda: TapPostgres(config=self.config(**more), state=state, catalog=catalog), self.last)
+        return sync(make, self.last)
 
     def command(self, config: dict[str, Any], *arguments: str) -> list[str]:
         """The command line of the executable."""
@@ -86,21 +109,30 @@ class Database:
         )
 
 
-def server() -> dict[str, str]:
-    """The server's address; it is started if it does not run."""
+def service() -> Any:
+    """The module that starts servers."""
     path = Path(__file__).parents[2] / "services" / "postgres.py"
     spec = importlib.util.spec_from_file_location("services_postgres", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def started(start: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """A server's address; skips the test where there is no PostgreSQL, but not in CI."""
     try:
-        found: dict[str, str] = module.start()
-    except module.MissingError as error:
-        if IN_CI:
+        return start()
+    except Exception as error:
+        if IN_CI or type(error).__name__ != "MissingError":
             raise
         pytest.skip(str(error), allow_module_level=True)
-    return found
+
+
+def server() -> dict[str, str]:
+    """The server's address; it is started if it does not run."""
+    return started(service().start)
 
 
 @pytest.fixture(scope="session")
@@ -109,11 +141,25 @@ def address() -> dict[str, str]:
     return server()
 
 
+def slots(connection: psycopg.Connection[Any], name: str) -> list[tuple[str]]:
+    """The database's slots, once nobody reads them."""
+    while True:
+        sql = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s"
+        found = connection.execute(sql, [name]).fetchall()
+        if not any(process for _, process in found):
+            return [(slot,) for slot, _ in found]
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def database(address: dict[str, str], tmp_path: Path) -> Iterator[Database]:
     """A new database, empty."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        yield Database(address, name, tmp_path)
+        # Slots are the whole server's.
+        yield Database(address, name, tmp_path, {"replication_slot_name": name})
+        for (slot,) in slots(connection, name):
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

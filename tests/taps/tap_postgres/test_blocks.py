@@ -368,3 +368,19 @@ def test_a_signal_ends_a_read_over_several_connections(database: Any) -> None:
     with database.connect() as connection:
         while connection.execute(left).fetchall() != [(0,)]:
             waiting.wait(0.05)
+
+
+def test_a_logs_snapshot_is_read_by_several_connections(database: Any) -> None:
+    """All in the snapshot of the slot's position; what is written meanwhile comes by the log, and each row once."""
+    database.run(*TABLE, "ALTER TABLE big ADD PRIMARY KEY (id)")
+
+    def write() -> None:
+        database.run("INSERT INTO big VALUES (0, 'new')", "UPDATE big SET filler = 'y' WHERE id = 5")
+
+    config = {"parallel_reads": 3, "resume_full_table": True, "default_replication_method": "LOG_BASED"}
+    first = database.sync(before=write, **config)
+    assert ids(first.messages) == Counter(range(ROWS + 1))
+    database.run("DELETE FROM big WHERE id = 7")
+    second = database.sync(first.state, **config)
+    assert [(r["id"], r["_sdc_deleted_at"] is None) for r in second.records()] == [(7, False)]
+    assert "resume_after" not in json.dumps(first.messages)

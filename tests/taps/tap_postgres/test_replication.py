@@ -101,7 +101,7 @@ def test_rows_without_a_key_come_first_and_once(database: Any, caplog: pytest.Lo
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"replication_method": "LOG_BASED"}, "cannot be replicated by LOG_BASED. Valid methods: FULL_TABLE, INCREM"),
+        ({"replication_method": "BY_HAND"}, "cannot be replicated by BY_HAND. Valid methods: FULL_TABLE, INCREM"),
         ({"replication_method": "INCREMENTAL"}, "INCREMENTAL, but it has no replication key"),
         ({"replication_method": "INCREMENTAL", "replication_key": "f"}, '"f" is neither an integer'),
         ({"replication_method": "INCREMENTAL", "replication_key": "j"}, '"j" is neither an integer'),

@@ -96,13 +96,13 @@ def test_a_table_without_columns_or_rows(database: Any) -> None:
 
 
 def test_the_default_method_is_a_setting(database: Any) -> None:
-    """What the catalog says goes before it; log-based replication is refused before anything starts."""
+    """What the catalog says goes before it; a method that there is not is refused before anything starts."""
     database.run("CREATE TABLE t (id integer PRIMARY KEY, at timestamptz)")
     assert database.catalog()["streams"][0]["replication_method"] == "FULL_TABLE"
     assert (
         database.catalog(default_replication_method="INCREMENTAL")["streams"][0]["replication_method"] == "INCREMENTAL"
     )
-    done = database.execute(database.config(default_replication_method="LOG_BASED"), "--discover")
+    done = database.execute(database.config(default_replication_method="BY_HAND"), "--discover")
     assert done.returncode == 2
     assert 'setting "default_replication_method": is not one of the values allowed' in done.stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
@@ -13,9 +13,11 @@ from melisma.sql.columns import is_text, unchanged
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.key import bookmark, key_value
 from melisma.sql.select import Select
-from melisma.tap.sql import FULL_TABLE, SqlStream
+from melisma.tap.log import Change, LogStream
+from melisma.tap.sql import FULL_TABLE
 from melisma.tap.stream import Progress
 from melisma_tap_postgres.blocks import RESUME_AFTER, BlockRead
+from melisma_tap_postgres.changes import ORDER, TableChanges
 from melisma_tap_postgres.convert import FLAT, Converter
 from melisma_tap_postgres.discover import Relation, is_valid_utf8
 from melisma_tap_postgres.server import Server
@@ -28,34 +30,37 @@ if TYPE_CHECKING:
 __all__ = ["TableStream"]
 
 
-class TableStream(SqlStream):
+class TableStream(LogStream):
     """A table or view, read as one stream."""
+
+    order_columns: ClassVar[Mapping[str, Any]] = ORDER
 
     def __init__(self, tap: TapPostgres, server: Server, relation: Relation, schema: dict[str, Any]) -> None:
         super().__init__(tap, schema=schema, name=relation.stream)
         self._server, self._relation = server, relation
+        self._changes: TableChanges | None = None
 
-    def read_batches(self, context: Mapping[str, Any] | None) -> Iterator[pa.RecordBatch | Progress]:
+    def read_rows(self) -> Iterator[pa.RecordBatch | Progress]:
         """The rows: by the replication key, by the primary key where the read can be gone on with, or as they come."""
-        del context
         self.check()
         columns, order = self._columns(), self._order()
         for name in order:
             if name not in columns:
                 columns[name] = self._relation.columns[name]
         converter = Converter(self.name, columns, check_text=not is_valid_utf8(self._server))
-        whole, blocks = self.replication_method == FULL_TABLE, None
-        if whole:
-            place = self.stream_state.get(RESUME_AFTER)
+        blocks = None
+        if not self.incremental:
+            # A log goes on from one snapshot: a first read that was cut short is not gone on with in another.
+            place = None if self.log_based else self.stream_state.get(RESUME_AFTER)
             blocks = BlockRead.wanted(self._server, self.config, self._relation, place, by_key=bool(order))
         if blocks is not None:
             for item in blocks.batches(self._select(columns, ())):
                 yield item if isinstance(item, Progress) else converter.convert(item)
         else:
             yield from self._by_order(self._select(columns, order), order, converter)
-        if whole and self.config.get("resume_full_table"):
+        if self.replication_method == FULL_TABLE and self.config.get("resume_full_table"):
             yield Progress({RESUME_AFTER: None})
-        self._report(converter)
+        self.warn_not_finite(converter.not_finite)
 
     def _by_order(
         self, select: Select, order: Sequence[str], converter: Converter
@@ -84,6 +89,34 @@ class TableStream(SqlStream):
                 failures += 1
                 self._server.reconnect()
 
+    @property
+    def relation(self) -> Relation:
+        """The table or view."""
+        return self._relation
+
+    def batch_of(self, changes: Sequence[Change]) -> pa.RecordBatch:
+        """The log's changes with the values that `read_rows` would give."""
+        if self._changes is None:
+            columns = self.log_columns
+            converter = Converter(self.name, columns, check_text=not is_valid_utf8(self._server))
+            self._changes = TableChanges(self, self._server, columns, self._select(columns, []), converter)
+        return self._changes.batch_of(changes)
+
+    @property
+    def log_columns(self) -> dict[str, Column]:
+        """The columns that a change has, in the order of its values."""
+        return self._columns()
+
+    def adopt(self, relation: Relation) -> None:
+        """Read changes of the table as it is now."""
+        self.report()
+        self._relation, self._changes = relation, None
+
+    def report(self) -> None:
+        """Say what could not be said of the log's values."""
+        if self._changes is not None:
+            self._changes.report()
+
     def _columns(self) -> dict[str, Column]:
         """How the columns that this run reads are read, as the catalog has them."""
         found = {}
@@ -95,7 +128,8 @@ class TableStream(SqlStream):
                 if not is_text(node):
                     rule = f'its column "{name}" is of another type than the catalog says'
                     raise CatalogError(self.name, rule, "Discover again, or make its type string to have it as text")
-                column = Column(f"{POSTGRES.quote(name)}::text", {"type": ["string", "null"]}, sorts_as=column.sorts_as)
+                text = f"{POSTGRES.quote(name)}::text"
+                column = Column(text, {"type": ["string", "null"]}, sorts_as=column.sorts_as, type=column.type)
             found[name] = column
         return found
 
@@ -105,7 +139,7 @@ class TableStream(SqlStream):
         exact = bool(keys) and all(known[name].sorts_as for name in keys)
         key = self.replication_key
         if not self.incremental or key is None:
-            return keys if exact and self.config.get("resume_full_table") else []
+            return keys if exact and self.config.get("resume_full_table") and not self.log_based else []
         if key not in known or known[key].sorts_as is None:
             rule = f'its replication key "{key}" is of a type whose values a STATE cannot hold exactly'
             raise CatalogError(self.name, rule, "Use another column")
@@ -155,12 +189,3 @@ class TableStream(SqlStream):
         sql = f"SELECT EXISTS (SELECT 1 FROM {self._relation.sql} WHERE {POSTGRES.quote(key)} IS NULL) AS found"  # noqa: S608
         if self._server.rows(sql)[0]["found"]:
             self.warn_of_nulls()
-
-    def _report(self, converter: Converter) -> None:
-        for column, count in converter.not_finite.items():
-            self.logger.warning(
-                'stream "%s", column "%s": %d values that JSON has no number for (NaN or infinity) were sent as null',
-                self.name,
-                column,
-                count,
-            )

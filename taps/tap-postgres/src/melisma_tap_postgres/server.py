@@ -28,6 +28,7 @@ _FIRST = (
     "SET LOCAL IntervalStyle = 'iso_8601'",
     "SET LOCAL standard_conforming_strings = on",
     "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL bytea_output = hex",
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
 )
@@ -97,6 +98,23 @@ class Server:
             if self._running is not None:
                 self._running.cancel()
 
+    def schema(self, sql: str, stream: str) -> pa.Schema:
+        """The columns that a query gives."""
+        with _failures(stream), AdbcStatement(self._connection) as statement:
+            reader = _executed(statement, sql)
+            reader.read_all()
+            return reader.schema
+
+    def begin(self, snapshot: str | None = None) -> None:
+        """Leave the transaction and begin another: in a snapshot that another connection exported, or in a new one."""
+        self._snapshot = snapshot
+        try:
+            with _failures():
+                self._connection.rollback()
+                self._prepare(self._connection)
+        except ConnectionLost:
+            self.reconnect()
+
     def _broken(self, error: OSError, stream: str) -> DatabaseError:
         """What a fault between two rows was, which has no SQLSTATE: the connection's end, or the query's."""
         _log.debug("PostgreSQL: %s", error)
@@ -136,10 +154,7 @@ class Server:
                     # Not by the driver's DB-API, which imports all that it could make of a result: half a second.
                     connection = AdbcConnection(connect(self._where))
                     connection.set_autocommit(False)
-                    for number, sql in enumerate(_FIRST):
-                        _execute(connection, sql)
-                        if number == 0 and self._snapshot is not None:
-                            self._take_snapshot(connection, self._snapshot)
+                    self._prepare(connection)
                     return connection
             except SnapshotLost:
                 raise
@@ -149,6 +164,12 @@ class Server:
                 _log.warning("%s; trying again", error)
                 self.pause(failures)
                 failures += 1
+
+    def _prepare(self, connection: AdbcConnection) -> None:
+        for number, sql in enumerate(_FIRST):
+            _execute(connection, sql)
+            if number == 0 and self._snapshot is not None:
+                self._take_snapshot(connection, self._snapshot)
 
     def _take_snapshot(self, connection: AdbcConnection, name: str) -> None:
         try:

@@ -14,7 +14,7 @@ from melisma.errors import ConfigError
 
 __all__ = ["CONFIG", "connection_string"]
 
-METHODS = ("FULL_TABLE", "INCREMENTAL")
+METHODS = ("FULL_TABLE", "INCREMENTAL", "LOG_BASED")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -55,6 +55,24 @@ CONFIG: dict[str, Any] = {
         ),
         "ssl_client_certificate": _text("Client certificate", "The tap's certificate: a path, or itself (PEM)."),
         "ssl_client_private_key": _text("Client key", "Its key: a path, or itself (PEM).", secret=True),
+        "ssh_tunnel": {
+            "type": "object",
+            "title": "SSH tunnel",
+            "description": "A server that leads to the database by SSH; needs the extra ssh.",
+            "properties": {
+                "enable": _switch("SSH tunnel", "Whether the tunnel is used."),
+                "host": _text("SSH host", "The SSH server."),
+                "port": {"type": "integer", "title": "SSH port", "description": "Its port.", "default": 22},
+                "username": _text("SSH user", "Who to log in as there; by default who runs the tap."),
+                "password": _text("SSH password", "That user's password.", secret=True),
+                "private_key": _text("SSH key", "In place of a password: a path, or the key itself.", secret=True),
+                "private_key_password": _text("SSH key password", "The private key's password.", secret=True),
+                "known_hosts": _text(
+                    "Known hosts",
+                    "A file with the SSH server's key; by default ~/.ssh/known_hosts. It is always checked.",
+                ),
+            },
+        },
         "filter_schemas": {
             "type": "array",
             "items": {"type": "string"},
@@ -93,6 +111,17 @@ CONFIG: dict[str, Any] = {
             "description": "Over how many connections at once a large table is read in FULL_TABLE, in ranges of its "
             "blocks, all in one snapshot.",
         },
+        "replication_slot_name": _text(
+            "Replication slot",
+            "The slot that LOG_BASED streams are read through, made if it is missing; one for each pipeline.",
+            pattern="^[a-z0-9_]{1,40}$",
+            default="melisma",
+        ),
+        "replication_publication": _text(
+            "Publication",
+            "The publication of their tables; it is made, and tables are added to it, where the user may do so.",
+            default="melisma",
+        ),
         "connect_retries": {
             "type": "integer",
             "minimum": 0,
@@ -107,9 +136,27 @@ CONFIG: dict[str, Any] = {
 def connection_string(config: Mapping[str, Any]) -> str:
     """What libpq needs to connect, as its keywords and values; what is not set is libpq's own to find.
 
+    With an SSH tunnel, which is opened if it is not open yet, it leads there. The server's name stays what its
+    certificate has to bear.
+
     Raises:
-        ConfigError: the URL is no PostgreSQL URL, or a certificate is missing.
+        ConfigError: the URL is no PostgreSQL URL, a certificate is missing, or the tunnel cannot work.
     """
+    where, tunnel = _direct(config), config.get("ssh_tunnel") or {}
+    if not tunnel.get("enable"):
+        return where
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    from melisma_tap_postgres.tunnel import local_port
+
+    server = conninfo_to_dict(where)
+    if not server.get("host"):
+        raise ConfigError("host", "must be set with an SSH tunnel")
+    port = local_port(tunnel, str(server["host"]), int(server.get("port") or 5432))
+    return make_conninfo(where, hostaddr="127.0.0.1", port=port)
+
+
+def _direct(config: Mapping[str, Any]) -> str:
     url = config.get("sqlalchemy_url")
     if url:
         plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)

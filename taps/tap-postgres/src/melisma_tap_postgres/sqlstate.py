@@ -46,6 +46,7 @@ _TABLE: dict[str, tuple[Remedy, str, str]] = {
     "53": (Remedy.RETRY, "the server is short of memory, disk or connections", ""),
     "54": (Remedy.FAIL, "the query is too large for the server", "Deselect columns"),
     "55": (Remedy.RETRY, "the table is locked", ""),
+    "55006": (Remedy.RETRY, "the replication slot is in use", "Is another run of this pipeline alive?"),
     "57014": (Remedy.FAIL, "the server cancelled the query, perhaps by its statement_timeout", "Raise that timeout"),
     "57": (Remedy.RETRY, "the server is shutting down, starting, or ended the connection", ""),
     "58": (Remedy.FAIL, "the server has a fault in its files", "See the server's log"),

@@ -7,26 +7,31 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
+from singer_sdk.helpers.capabilities import TapCapabilities
 
 from melisma.errors import ConfigError
-from melisma.tap.tap import ArrowTap
+from melisma.tap.follow import LogTap
 from melisma_tap_postgres.settings import CONFIG
 
 if TYPE_CHECKING:
+    from melisma_tap_postgres.log import PostgresLog
     from melisma_tap_postgres.read import TableStream
     from melisma_tap_postgres.server import Server
 
 __all__ = ["TapPostgres"]
 
 
-class TapPostgres(ArrowTap):
-    """Singer tap for PostgreSQL: tables and views, whole or by a replication key."""
+class TapPostgres(LogTap):
+    """Singer tap for PostgreSQL: tables and views, whole, by a replication key, or by the log."""
 
     name = "tap-postgres"
     package_name = "melisma-tap-postgres"
     config_jsonschema: ClassVar[dict[str, Any]] = CONFIG
     # A replication key says where to start; it need not be a date.
-    capabilities: ClassVar = [each for each in Tap.capabilities if each.name != "START_DATE"]
+    capabilities: ClassVar = [
+        *(each for each in Tap.capabilities if each.name != "START_DATE"),
+        TapCapabilities.LOG_BASED,
+    ]
     dynamic_catalog = True
 
     def discover_streams(self) -> Sequence[TableStream]:
@@ -53,6 +58,12 @@ class TapPostgres(ArrowTap):
         if catalog is not None:
             refuse_missing(catalog, {stream.name for stream in streams})
         return streams
+
+    def change_log(self) -> PostgresLog:
+        """The database's own log, through one replication slot."""
+        from melisma_tap_postgres.log import PostgresLog
+
+        return PostgresLog(self._server, self.config, settled=self.input_catalog is not None)
 
     def close(self) -> None:
         """End the connection, if there is one; who uses the tap in a process of its own need not."""

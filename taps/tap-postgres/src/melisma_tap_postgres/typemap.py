@@ -8,7 +8,7 @@ beyond 2^31 for a negative number. Numerics are cast too: the driver makes the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["Column", "PgType", "map_column"]
@@ -48,6 +48,8 @@ _SCALARS: dict[str, tuple[str | None, Node]] = {
 
 _NOT_SORTED = {"contentMediaType", "contentEncoding"}
 _DATES = {"date", "timestamp", "timestamptz"}
+_AS_WRITTEN = {"oid", "json", "jsonb", "uuid", "interval", "timetz", "bit", "varbit"} | _DATES
+"""Types that are cast, to a text that is what their output function writes, or to a number with the same digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Column:
         digits: precision and scale where the driver's text becomes a decimal.
         flat: SQL that is false for an array of more than one dimension; None where that cannot be.
         sorts_as: the type in which a key's value is written in SQL; None where it cannot be one exactly.
+        type: the column's type, as SQL names it.
+        as_logged: whether `sql` gives what the type's output function writes, or what can be read from that.
     """
 
     sql: str
@@ -88,10 +92,16 @@ class Column:
     digits: tuple[int, int] | None = None
     flat: str | None = None
     sorts_as: str | None = None
+    type: str = ""
+    as_logged: bool = False
 
 
 def map_column(name: str, kind: PgType, *, dates_as_string: bool = False) -> Column:
     """How a column of a type is read; `name` is its quoted name."""
+    return replace(_column(name, kind, dates_as_string=dates_as_string), type=kind.sql)
+
+
+def _column(name: str, kind: PgType, *, dates_as_string: bool) -> Column:
     under = kind
     while under.base is not None:
         under = under.base
@@ -112,6 +122,7 @@ def map_column(name: str, kind: PgType, *, dates_as_string: bool = False) -> Col
         _nullable(node),
         digits=digits,
         sorts_as=under.sql if exact else None,
+        as_logged=under.kind == "e" or (under.schema == _SYSTEM and (cast is None or under.name in _AS_WRITTEN)),
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from melisma.arrow.encode import RecordEncoder
     from melisma.tap.tap import ArrowTap
 
-__all__ = ["ArrowStream", "Progress"]
+__all__ = ["ArrowStream", "Progress", "StateClock", "slices"]
 
 Context = Mapping[str, Any]
 
@@ -95,11 +95,7 @@ class ArrowStream(Stream, abc.ABC):
 
     def get_records(self, context: Context | None) -> Iterator[dict[str, Any]]:
         """The rows as records with the very values that the block path writes."""
-        import pyarrow as pa
-
-        from melisma.arrow.encode import json_lines
-
-        due = _StateClock(self.STATE_MSG_FREQUENCY)
+        due = StateClock(self.STATE_MSG_FREQUENCY)
         for item in self.read_batches(context):
             if isinstance(item, Progress):
                 self._take(item)
@@ -107,14 +103,23 @@ class ArrowStream(Stream, abc.ABC):
                 if self._writes_records and due.strikes(self._tap.state_writer.last_size):
                     self._write_state_message()
                 continue
-            # A float that came from a float64 stays one, so that stream maps can reckon with it.
-            exact = any(pa.types.is_decimal(each.type) or pa.types.is_nested(each.type) for each in item.schema)
             self._between_positions = True
-            for lines in _slices(self._selection.apply(item)):
-                for line in json_lines(lines, stream=self.name).splitlines():
-                    yield json.loads(line, parse_float=Decimal if exact else float)
-                    due.count(1, len(line))
+            for record, size in self._records(item):
+                yield record
+                due.count(1, size)
         self._between_positions = False
+
+    def _records(self, batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], int]]:
+        """A batch's rows as records, each with the length of its JSON."""
+        import pyarrow as pa
+
+        from melisma.arrow.encode import json_lines
+
+        # A float that came from a float64 stays one, so that stream maps can reckon with it.
+        exact = any(pa.types.is_decimal(each.type) or pa.types.is_nested(each.type) for each in batch.schema)
+        for lines in slices(self._selection.apply(batch)):
+            for line in json_lines(lines, stream=self.name).splitlines():
+                yield json.loads(line, parse_float=Decimal if exact else float), len(line)
 
     def _sync_records(
         self, context: Context | None = None, *, write_messages: bool = True
@@ -212,7 +217,7 @@ class ArrowStream(Stream, abc.ABC):
         if self.replication_key:
             self._write_starting_replication_value(None)
         encoder = RecordEncoder(alias, self._stream_version)
-        due = _StateClock(self.STATE_MSG_FREQUENCY)
+        due = StateClock(self.STATE_MSG_FREQUENCY)
         rows = 0
         with self.get_record_counter() as counter, self.get_sync_timer():
             for item in self.read_batches(None):
@@ -221,7 +226,7 @@ class ArrowStream(Stream, abc.ABC):
                     if due.strikes(self._tap.state_writer.last_size):
                         self._write_state_message()
                     continue
-                for block in _slices(self._selection.apply(item)):
+                for block in slices(self._selection.apply(item)):
                     rows += self._write_block(block, encoder, rows, due)
                     counter.increment(block.num_rows)
             self._settle()
@@ -277,7 +282,7 @@ class ArrowStream(Stream, abc.ABC):
             self.state_manager.is_flushed = True  # `_end_with_state` writes the last STATE
         self._warn_not_finite(files.not_finite)
 
-    def _write_block(self, block: pa.RecordBatch, encoder: RecordEncoder, before: int, due: _StateClock) -> int:
+    def _write_block(self, block: pa.RecordBatch, encoder: RecordEncoder, before: int, due: StateClock) -> int:
         """Write the block's rows, of which `before` came earlier; stops the sync at its record limit."""
         limit = self.ABORT_AT_RECORD_COUNT
         chosen = block if limit is None else block.slice(0, max(limit - before, 0))
@@ -291,7 +296,7 @@ class ArrowStream(Stream, abc.ABC):
         return cast(int, chosen.num_rows)
 
 
-class _StateClock:
+class StateClock:
     """Says when a STATE is due: by rows, by time, and never so often that STATE outweighs the records."""
 
     def __init__(self, rows: int) -> None:
@@ -300,10 +305,12 @@ class _StateClock:
         self._since = time.monotonic()
 
     def count(self, rows: int, size: int) -> None:
+        """Rows that were written, and their bytes."""
         self._rows += rows
         self._bytes += size
 
     def strikes(self, state_size: int) -> bool:
+        """Whether one is due; then the count begins anew."""
         if not self._rows or self._bytes < _STATE_SHARE * state_size:
             return False
         if self._rows < self._every and time.monotonic() - self._since < _STATE_SECONDS:
@@ -313,7 +320,7 @@ class _StateClock:
         return True
 
 
-def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in pieces whose lines take a few megabytes at most, however wide its rows are."""
     size = max(batch.nbytes, 1)
     rows = max(1, min(_LINES_AT_ONCE, _BYTES_AT_ONCE * batch.num_rows // size))

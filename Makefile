@@ -35,13 +35,15 @@ native: $(STAMP) ## Build the optional native decoder (needs Rust)
 demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs
 	$(BIN)/python demo/run.py
 
-services: $(STAMP) ## Install and start the tests' servers (S3, Azure, GCS, SFTP, HTTP, PostgreSQL); quick when up
+services: $(STAMP) ## Install and start the tests' servers (S3, Azure, GCS, SFTP, HTTP, PostgreSQL, MariaDB); quick when up
 	$(BIN)/python tests/services start
 	$(BIN)/python tests/services/postgres.py start
+	$(BIN)/python tests/services/mariadb.py start
 
 services-stop: $(STAMP) ## Stop them
 	$(BIN)/python tests/services stop
 	$(BIN)/python tests/services/postgres.py stop
+	$(BIN)/python tests/services/mariadb.py stop
 
 test: $(STAMP) ## Run the tests (at most ten minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow and not spark" $(ARGS)

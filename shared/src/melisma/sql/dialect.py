@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["DUCKDB", "POSTGRES", "SQLITE", "Dialect"]
+__all__ = ["DUCKDB", "MYSQL", "POSTGRES", "SQLITE", "Dialect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +33,6 @@ class Dialect:
 
 
 DUCKDB = Dialect("DuckDB")
+MYSQL = Dialect("MySQL", "`", nulls_first="")  # it sorts nulls first by itself
 POSTGRES = Dialect("PostgreSQL")
 SQLITE = Dialect("SQLite")

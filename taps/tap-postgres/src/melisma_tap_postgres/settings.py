@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from melisma.errors import ConfigError
+from melisma.sql.pem import pem_file
 
 __all__ = ["CONFIG", "connection_string"]
 
@@ -170,25 +167,14 @@ def _direct(config: Mapping[str, Any]) -> str:
         files = {"sslrootcert": "ssl_certificate_authority"}
         if config.get("ssl_client_certificate_enable"):
             files |= {"sslcert": "ssl_client_certificate", "sslkey": "ssl_client_private_key"}
-        values |= {key: _file(setting, config[setting]) for key, setting in files.items() if config.get(setting)}
+        values |= {
+            key: pem_file(setting, config[setting], "tap-postgres")
+            for key, setting in files.items()
+            if config.get(setting)
+        }
     values.setdefault("application_name", "tap-postgres")
     return " ".join(f"{key}='{_escaped(value)}'" for key, value in values.items())
 
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "\\'")
-
-
-def _file(setting: str, value: str) -> str:
-    """A path: that which is given, or a private file with what is given."""
-    if value.lstrip().startswith("-----BEGIN"):
-        folder = Path(tempfile.mkdtemp(prefix="tap-postgres-"))  # for this user only
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = folder / setting
-        path.touch(mode=0o600)
-        path.write_text(value.strip() + "\n", encoding="utf-8")
-        return str(path)
-    path = Path(value).expanduser()
-    if not path.is_file():
-        raise ConfigError(setting, "there is no such file", "Set a path, or the PEM text itself")
-    return str(path)

@@ -6,23 +6,11 @@ The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix
 from __future__ import annotations
 
 import re
-from enum import Enum
 
 from melisma.errors import BadRecord, ConfigError, DatabaseError, MelismaError
+from melisma.sql.remedy import ConnectionLost, Remedy
 
 __all__ = ["ConnectionLost", "Remedy", "SnapshotLost", "remedy", "translated"]
-
-
-class Remedy(Enum):
-    """What to do about an error."""
-
-    RETRY = "retry"
-    CONFIGURE = "configure"
-    FAIL = "fail"
-
-
-class ConnectionLost(DatabaseError):
-    """The connection failed or dropped; another one may work."""
 
 
 class SnapshotLost(ConnectionLost):

@@ -1,0 +1,83 @@
+"""The tap: which streams there are, and their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from singer_sdk import Tap
+from singer_sdk.helpers.capabilities import TapCapabilities
+
+from melisma.errors import ConfigError
+from melisma.tap.follow import LogTap
+from melisma_tap_mysql.settings import CONFIG
+
+if TYPE_CHECKING:
+    from melisma_tap_mysql.binlog import BinaryLog
+    from melisma_tap_mysql.read import TableStream
+    from melisma_tap_mysql.server import Server
+
+__all__ = ["TapMySQL"]
+
+
+class TapMySQL(LogTap):
+    """Singer tap for MySQL and MariaDB: tables and views, whole, by a replication key, or by the binary log."""
+
+    name = "tap-mysql"
+    package_name = "melisma-tap-mysql"
+    config_jsonschema: ClassVar[dict[str, Any]] = CONFIG
+    # A replication key says where to start; it need not be a date.
+    capabilities: ClassVar = [
+        *(each for each in Tap.capabilities if each.name != "START_DATE"),
+        TapCapabilities.LOG_BASED,
+    ]
+    dynamic_catalog = True
+
+    def discover_streams(self) -> Sequence[TableStream]:
+        """The tables and views that the user may read, with the columns of the catalog where one is given."""
+        from melisma.tap.log import LOG_BASED
+        from melisma.tap.sql import FULL_TABLE, refuse_missing
+        from melisma_tap_mysql.discover import find_relations
+        from melisma_tap_mysql.read import TableStream
+
+        if self.config.get("resume_full_table") and self.config.get("emit_activate_version_messages"):
+            rule = "cannot go with emit_activate_version_messages: a version begins and ends with one run"
+            raise ConfigError("resume_full_table", rule, "Set one of them to false")
+        catalog = self.input_catalog
+        streams = []
+        for relation in find_relations(self._server, self.config):
+            entry = catalog.get_stream(relation.stream) if catalog is not None else None
+            if catalog is not None and entry is None:
+                continue
+            schema = entry.schema.to_dict() if entry is not None else relation.json_schema()
+            stream = TableStream(self, self._server, relation, schema)
+            stream.primary_keys = relation.keys
+            method = self.config.get("default_replication_method")
+            if method:
+                stream.forced_replication_method = FULL_TABLE if method == LOG_BASED and relation.is_view else method
+            streams.append(stream)
+        if catalog is not None:
+            refuse_missing(catalog, {stream.name for stream in streams})
+        return streams
+
+    def change_log(self) -> BinaryLog:
+        """The server's binary log."""
+        from melisma_tap_mysql.binlog import BinaryLog
+
+        return BinaryLog(self._server, self.config)
+
+    def close(self) -> None:
+        """End the connection, if there is one; who uses the tap in a process of its own need not."""
+        if "_server" in self.__dict__:
+            self._server.close()
+
+    @cached_property
+    def _server(self) -> Server:
+        from melisma_tap_mysql.server import Server
+
+        return Server(self.config)
+
+
+if __name__ == "__main__":
+    TapMySQL.cli()

@@ -81,7 +81,8 @@ def _write(work: Work, options: argparse.Namespace, results: Sequence[Result], c
     name = f"{work.name}-same-rows" if options.same_rows else work.name
     image = DOCUMENT.with_name(f"performance-{name}.svg")
     image.write_text(picture(work.title, results), encoding="utf-8")
-    how = f"`{command}`; {options.rounds} rounds, medians. {machine()}."
+    rounds = min(options.rounds, work.rounds)
+    how = f"`{command}`; {rounds} round{'s, medians' if rounds > 1 else ''}. {machine()}."
     replace_block(DOCUMENT, name, f"{text}\n![{work.title}]({image.name})\n\n{how}")
 
 
@@ -103,7 +104,7 @@ def _measure(work: Work, options: argparse.Namespace, failed: list[str]) -> list
         taking_part.append(each)
     costs: dict[str, list[Cost]] = {each.name: [] for each in taking_part}
     inputs = {each.name: _input(work, each, options) for each in taking_part}
-    for _ in range(options.rounds):
+    for _ in range(min(options.rounds, work.rounds)):
         for each in list(taking_part):
             source, rows = inputs[each.name]
             try:

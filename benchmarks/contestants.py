@@ -77,6 +77,7 @@ class Work:
             times as many of them (`many.csv`, `many.parquet`; see `benchmarks.batch`); or a table of them (`postgres`;
             see `benchmarks.postgres`).
         group: a name for `--only` that several works share.
+        rounds: the most rounds that it gets, where it takes long.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Work:
     contestants: tuple[Contestant, ...]
     input: str = "singer"
     group: str = ""
+    rounds: int = 9
 
 
 def target(config: Path, output: Path, *, native: bool, **settings: object) -> Command:

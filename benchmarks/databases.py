@@ -169,6 +169,7 @@ WORKS = (
         ),
         input="postgres",
         group="postgres",
+        rounds=2,
     ),
     Work(
         "postgres-parquet",
@@ -205,6 +206,7 @@ WORKS = (
         ),
         input="postgres",
         group="postgres",
+        rounds=2,
     ),
 )
 

@@ -76,6 +76,7 @@ FORMATS = (
                 _writer("fastavro, and dicts by pyarrow", f"fastavro-{codec}", "avro"),
             ),
             input="parquet",
+            rounds=1,
         )
         for codec in ("snappy", "deflate")
     ),
@@ -89,6 +90,7 @@ FORMATS = (
             _writer("limit: Polars write_ndjson", "polars-jsonl", "jsonl"),
         ),
         input="parquet",
+        rounds=1,
     ),
     Work(
         "formats",
@@ -100,6 +102,7 @@ FORMATS = (
             _writer("limit: pyarrow.csv, without the 2 nested columns", "pyarrow-csv", "csv-files"),
         ),
         input="parquet",
+        rounds=1,
     ),
     Work(
         "formats",
@@ -110,6 +113,7 @@ FORMATS = (
             _writer("msgpack, and dicts by pyarrow", "msgpack", "msgpack"),
         ),
         input="parquet",
+        rounds=1,
     ),
     Work(
         "formats",
@@ -120,6 +124,7 @@ FORMATS = (
             _writer("limit: pyarrow", "pyarrow-arrow", "arrow-files"),
         ),
         input="parquet",
+        rounds=1,
     ),
     Work(
         "formats",
@@ -134,6 +139,7 @@ FORMATS = (
             _peer(JSONL, "target-jsonl", "jsonl", "destination_path"),
             _peer(CSV, "target-csv", "csv-files", "output_path"),
         ),
+        rounds=1,
     ),
     Work(
         "formats",
@@ -146,6 +152,7 @@ FORMATS = (
             Contestant("Arrow IPC (zstd)", _tap("arrow", "melisma-arrow"), "singer"),
         ),
         input="parquet",
+        rounds=1,
     ),
 )
 """Each is a table of its own under one name, for `--only formats`."""

@@ -245,6 +245,21 @@ def test_a_stream_belongs_to_one_pipeline(objects: MemoryObjects, files: MemoryF
         other.claim("a/..")
 
 
+def test_a_stream_that_a_state_only_names_is_not_claimed(objects: MemoryObjects, files: MemoryFiles) -> None:
+    """A tap that was split goes on with the bookmarks of all its streams, also of those that others read now."""
+    with begin(objects, files, "r1") as run:
+        run.claim("users")
+    other = open_run(objects, files, "q", "r2", QUICK)
+    with other:
+        other.start(None)
+        other.claim("orders")
+        both = '{"bookmarks": {"orders": {"replication_key_value": 1}, "users": {"replication_key_value": 1}}}'
+        other.commit([files.stage("orders/1", "orders", [(1, 1)])], both, schemas={"orders": {"schema": {}}})
+        with pytest.raises(ConfigError, match="in this lake belongs to another pipeline"):
+            other.claim("users")
+        other.claim("orders")
+
+
 def test_release_is_put_once_and_before_a_state_goes_out(objects: MemoryObjects, files: MemoryFiles) -> None:
     run = begin(objects, files, "r1")
     run.commit([], state(1))

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -17,6 +18,7 @@ import pytest
 
 from melisma.tap.stream import ArrowStream
 from melisma_tap_postgres import blocks
+from melisma_tap_postgres.heap import snapshot_mark
 from melisma_tap_postgres.server import Server
 from melisma_tap_postgres.sqlstate import ConnectionLost
 
@@ -384,3 +386,21 @@ def test_a_logs_snapshot_is_read_by_several_connections(database: Any) -> None:
     second = database.sync(first.state, **config)
     assert [(r["id"], r["_sdc_deleted_at"] is None) for r in second.records()] == [(7, False)]
     assert "resume_after" not in json.dumps(first.messages)
+
+
+class _Numbers:
+    """A server that says how far its transactions are."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._found = {"low": low, "high": high}
+
+    def rows(self, sql: str) -> list[dict[str, int]]:
+        return [self._found] if "pg_current_snapshot" in sql else [{"number": self._found["low"] % 2**32}]
+
+
+@pytest.mark.parametrize(("age", "seen"), [(0, [1_000]), (1 << 32, [])])
+def test_after_the_numbers_have_come_round_no_row_counts_as_seen(age: int, seen: list[int]) -> None:
+    """A row that is as old as that may have the number of a transaction that is under way, whose rows would be lost."""
+    server: Any = _Numbers(age + 1_000, age + 1_010)
+    mark, _ = snapshot_mark(server, SimpleNamespace(sql="t"), SimpleNamespace(files=[]))  # type: ignore[arg-type]
+    assert mark.seen == seen

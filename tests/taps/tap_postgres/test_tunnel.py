@@ -160,3 +160,10 @@ def test_an_unknown_ssh_server_is_refused(table: Any, ssh: Ssh) -> None:
     with pytest.raises(ConfigError, match="does not have the SSH server's key"):
         table.sync(ssh_tunnel=ssh.settings())
     assert ssh.asked == []
+
+
+def test_a_file_of_known_hosts_that_cannot_be_read_is_an_error_and_no_hang(table: Any, ssh: Ssh) -> None:
+    """The tunnel's thread ends with an error that asyncssh has no class for; its text may quote the file."""
+    (ssh.folder / "known_hosts").write_text("nonsense\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="asyncssh cannot work with it"):
+        table.sync(ssh_tunnel=ssh.settings())

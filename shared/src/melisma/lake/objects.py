@@ -99,9 +99,9 @@ class ObjectsOnDisk:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with self._refusals("write", path, Refused):
-                while self._unsynced:
-                    _sync_folder(next(iter(self._unsynced)))
-                    self._unsynced.pop()
+                for folder in list(self._unsynced):
+                    _sync_folder(folder)
+                    self._unsynced.remove(folder)
                 _make_folder(path.parent)
                 _write_synced(temporary, data)
             failpoints.reach("put:written")
@@ -131,6 +131,7 @@ class ObjectsOnDisk:
         found = self.get(key)
         if found == data:
             self._claims[data] = path
+            self._unsynced.add(path.parent)  # a run that made it may have died before it was
         return found
 
     def put(self, key: str, data: bytes) -> None:

@@ -211,7 +211,7 @@ class Run:
         return known.schema if known else None
 
     def claim(self, stream: str) -> None:
-        """Make the stream's folder this pipeline's own, or refuse it. It is if the journal knows the stream.
+        """Make the stream's folder this pipeline's own, or refuse it. It is if this pipeline committed rows of it.
 
         Raises:
             ConfigError: another pipeline writes there, and each would remove what the other wrote.
@@ -219,7 +219,7 @@ class Run:
         key = f"_melisma/streams/{stream_segment(stream)}.json"
         mine = msgspec.json.encode({"pipeline": self.journal.pipeline}) + b"\n"
         objects, ask = self.journal.objects, self.journal.ask
-        if stream not in self.journal.history.streams and ask(lambda: objects.claim(key, mine)) != mine:
+        if self.schema(stream) is None and ask(lambda: objects.claim(key, mine)) != mine:
             raise ConfigError(
                 "pipeline",
                 f'stream "{stream}" in this lake belongs to another pipeline',

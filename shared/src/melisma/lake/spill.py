@@ -13,7 +13,12 @@ from typing import IO
 
 import pyarrow as pa
 
+from melisma.storage.store import refused
+
 __all__ = ["Spill", "Spilled"]
+
+
+_FILE_BYTES = 64 << 20  # at least, if more than one file is needed: each is a descriptor
 
 
 class Spilled:
@@ -30,10 +35,16 @@ class Spilled:
         self._file, self._schema, self._at, self._size = file, schema, at, size
 
     def read(self) -> pa.RecordBatch:
-        """The batch."""
+        """The batch.
+
+        Raises:
+            StorageError: the disk fails.
+        """
         try:
             data = os.pread(self._file.descriptor, self._size, self._at)
             return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+        except OSError as error:
+            raise refused("read", tempfile.gettempdir(), error) from error
         finally:
             self.drop()
 
@@ -63,8 +74,9 @@ class Spill:
         return self.bytes < self._most
 
     def begin(self) -> None:
-        """Put what comes now into a file of its own: it is gone from the disk when all of it was read."""
-        self._file = None
+        """What comes now may go into a file of its own: it is gone from the disk when all of it was read."""
+        if self._file is not None and self._file.size >= _FILE_BYTES:
+            self._file = None
 
     def put(self, batch: pa.RecordBatch) -> Spilled | None:
         """Set a batch aside; None if the disk does not take it."""
@@ -90,7 +102,7 @@ class _File:
     """One file, gone when the last batch in it is."""
 
     def __init__(self, spill: Spill) -> None:
-        self._spill, self._held, self._end = spill, 0, 0
+        self._spill, self._held, self.size = spill, 0, 0
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
 
     @property
@@ -98,16 +110,16 @@ class _File:
         return self._file.fileno()
 
     def append(self, data: pa.Buffer) -> int:
-        at, view = self._end, memoryview(data)
+        at, view = self.size, memoryview(data)
         while view:
             written = self._file.write(view)
             view = view[written:]
-            self._end += written
+            self.size += written
         self._held += len(data)
         return at
 
     def give_back(self, size: int) -> None:
         self._held -= size
         if not self._held:
-            self._spill.emptied(self, self._end)
+            self._spill.emptied(self, self.size)
             self._file.close()

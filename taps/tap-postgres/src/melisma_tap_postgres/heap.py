@@ -139,7 +139,9 @@ def snapshot_mark(server: Server, relation: Relation, heap: Heap) -> tuple[Mark,
         "pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS high"
     )
     seen: list[int] = []
-    if found["low"] < found["high"]:
+    # Once the numbers have come round, an old row may have one that is in use again: then nothing counts as seen, and
+    # rows of transactions that were under way come twice.
+    if found["low"] < found["high"] < _TRANSACTIONS:
         rows = server.rows(
             f"SELECT DISTINCT {_XMIN} AS number FROM {relation.sql} AS melisma_source "  # noqa: S608
             f"WHERE {_between(found['low'], found['high'])} LIMIT {_MOST_SEEN + 1}"

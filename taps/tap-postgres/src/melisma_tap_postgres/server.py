@@ -180,6 +180,7 @@ class Server:
             raise
         # The same rows in the same order, should they be read again.
         _execute(connection, "SET LOCAL max_parallel_workers_per_gather = 0")
+        _execute(connection, "SET LOCAL synchronize_seqscans = off")
 
 
 def _execute(connection: AdbcConnection, sql: str) -> None:

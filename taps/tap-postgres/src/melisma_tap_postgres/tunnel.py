@@ -102,7 +102,7 @@ async def _keep(options: Mapping[str, Any], server: tuple[str, int], opened: Fut
                     opened.set_result(port)
                 await connection.wait_closed()
             _log.warning("SSH: the connection of the tunnel dropped; making another")
-        except (OSError, asyncssh.Error) as error:
+        except Exception as error:  # whoever waits for the tunnel must hear of it
             _log.debug("SSH: %s", error)
             if not opened.done():
                 opened.set_exception(_translated(error))
@@ -120,4 +120,7 @@ def _translated(error: Exception) -> MelismaError:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         fix = "Write its key into that file, as ssh-keyscan prints it"
         return ConfigError("ssh_tunnel.known_hosts", "does not have the SSH server's key", fix)
+    if isinstance(error, ValueError):  # such as a known_hosts that cannot be read, or no name of the user's own
+        fix = "Set username; see that known_hosts is as ssh-keyscan prints it. The log at DEBUG says more"
+        return ConfigError("ssh_tunnel", "asyncssh cannot work with it", fix)
     return DatabaseError("the SSH tunnel", "the SSH server cannot be reached", fix="Check ssh_tunnel.host and port")

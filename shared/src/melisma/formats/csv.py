@@ -48,6 +48,7 @@ _BLOCK_KINDS = frozenset(
 )
 _NUMERIC = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL})
 _ODD_NUMBER = r"^[ \t]*[+-]?0[0-9xX]"
+_SMALL_BYTES = 1 << 18  # what a process may read last, just before it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,7 @@ class CsvReader:
     def _parse_once(self, data: bytes, types: dict[str, pa.DataType], *, quoted_null: bool) -> pa.Table:
         dialect = self.dialect
         return pcsv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(_owned(data) if len(data) <= _SMALL_BYTES else data),
             read_options=pcsv.ReadOptions(column_names=self.names, block_size=len(data) + 1),
             parse_options=pcsv.ParseOptions(
                 delimiter=dialect.delimiter,
@@ -449,6 +450,17 @@ def _checked(table: pa.Table, wanted: Sequence[Field], zone: ZoneInfo | None, st
             array = _in_zone(array, zone)
         arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([(f.name, f.type.arrow) for f in wanted]))
+
+
+def _owned(data: bytes) -> pa.Buffer:
+    """A copy that is Arrow's own.
+
+    A thread of its pool may let go of what it read a moment after the call. Where that is an object of Python's, and
+    Python is ending meanwhile, the process aborts.
+    """
+    buffer = pa.allocate_buffer(len(data))
+    memoryview(buffer).cast("B")[:] = data
+    return buffer
 
 
 def _looks_odd(texts: pa.ChunkedArray) -> bool:

@@ -166,7 +166,9 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 read += len(block)
                 progress.show(load.records, read)
                 if self._signal is not None:
-                    raise Interrupted(self._signal)
+                    break
+            if self._signal is not None:  # also one that came while the last block was written
+                raise Interrupted(self._signal)
         except (InputError, Interrupted) as error:
             progress.clear()
             self._finish(load.stop)

@@ -335,6 +335,7 @@ def postgres_database(postgres_address: dict[str, str]) -> Iterator[dict[str, st
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
 def spark() -> Iterator[Spark]:
     """Runs programs in Spark; without Java, skips the test, or fails it in CI."""
     try:

@@ -14,6 +14,7 @@ import pytest
 from melisma.errors import CatalogError, ConfigError, DatabaseError
 from melisma.sql.remedy import ConnectionLost
 from melisma.tap.stream import ArrowStream
+from melisma_tap_mysql import binlog
 from melisma_tap_mysql.binlog import BinaryLog
 from melisma_tap_mysql.row_image import ImageReader
 from melisma_tap_mysql.server import Server
@@ -482,6 +483,116 @@ def test_a_transaction_in_two_phases_is_an_error(logged: Any) -> None:
     logged.run("XA START 'x'", "INSERT INTO t VALUES (1)", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'")
     with pytest.raises(DatabaseError, match=r"a transaction in two phases \(XA\)"):
         logged.sync(state)
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_rows_that_were_rolled_back_are_an_error(logged: Any, end: str) -> None:
+    """They stand in the log where something of the transaction cannot be rolled back; nothing is given as committed."""
+    logged.run("CREATE TABLE t (id integer PRIMARY KEY)", "CREATE TABLE m (id integer) ENGINE = MyISAM")
+    catalog = logged.catalog()
+    catalog["streams"] = [entry for entry in catalog["streams"] if entry["stream"] == logged.stream("t")]
+    state = logged.sync(catalog=catalog).state
+    first = ["INSERT INTO t VALUES (1)"] if end == "ROLLBACK" else []
+    undone = ["SAVEPOINT s", "INSERT INTO t VALUES (2)", "INSERT INTO m VALUES (1)", "ROLLBACK TO s"]
+    within = undone if end == "COMMIT" else ["CREATE TEMPORARY TABLE u (a integer)", "DROP TEMPORARY TABLE u"]
+    logged.run("BEGIN", *first, *within, end)
+    assert logged.rows("SELECT * FROM t") == []
+    with pytest.raises(DatabaseError, match="rows that were rolled back, together with changes that cannot be"):
+        logged.sync(state, catalog)
+    assert plain(logged.sync(catalog=catalog).records()) == []
+
+
+def test_a_savepoint_of_innodb_alone_is_read(logged: Any) -> None:
+    """The server itself takes out of the log what was rolled back."""
+    logged.run("CREATE TABLE t (id integer PRIMARY KEY)")
+    state = logged.sync().state
+    inserts = [f"INSERT INTO t VALUES ({number})" for number in range(3)]
+    logged.run("BEGIN", inserts[0], "SAVEPOINT s", inserts[1], "ROLLBACK TO s", inserts[2], "COMMIT")
+    assert plain(logged.sync(state).records()) == [{"id": 0}, {"id": 2}]
+
+
+@pytest.mark.parametrize("image", ["MINIMAL", "NOBLOB"])
+@pytest.mark.parametrize(
+    "change", ["UPDATE t SET n = 2", "UPDATE t SET id = 7", "INSERT INTO t (id) VALUES (8)", "DELETE FROM keyless"]
+)
+def test_parts_of_rows_are_an_error(logged: Any, image: str, change: str) -> None:
+    """Any session may log less than the server is set to: what is not there is not taken for null."""
+    logged.run(
+        "CREATE TABLE t (id integer PRIMARY KEY, n integer, b text)",
+        "INSERT INTO t VALUES (1, 1, 'long')",
+        "CREATE TABLE keyless (n integer, u integer NOT NULL UNIQUE, b text)",
+        "INSERT INTO keyless VALUES (1, 1, 'long')",
+    )
+    state = logged.sync().state
+    logged.run(f"SET SESSION binlog_row_image = {image}", change)
+    message = r"a session logged only parts of rows \(binlog_row_image\): its column .* is not there.*bookmark out"
+    with pytest.raises(DatabaseError, match=message):
+        logged.sync(state)
+
+
+def test_parts_of_rows_that_are_enough_are_read(logged: Any) -> None:
+    """A delete takes the key only, and columns that nobody wants may be missing."""
+    logged.run("CREATE TABLE t (id integer PRIMARY KEY, n integer, b text)", "INSERT INTO t VALUES (1, 1, 'long')")
+    catalog = logged.catalog()
+    for entry in catalog["streams"][0]["metadata"]:
+        entry["metadata"]["selected"] = entry["breadcrumb"] != ["properties", "b"]
+    state = logged.sync(catalog=catalog).state
+    logged.run("SET SESSION binlog_row_image = NOBLOB", "UPDATE t SET n = 2")
+    logged.run("SET SESSION binlog_row_image = MINIMAL", "DELETE FROM t")
+    found = plain(logged.sync(state, catalog).records())
+    assert found == [{"id": 1, "n": 2}, {"id": 1, "n": None, "gone": True}]
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "rule"),
+    [
+        ("v text", "CONVERT TO CHARACTER SET latin1", "had the character set utf8mb4 .* and has latin1 now"),
+        ("v char(5) CHARACTER SET latin1", "CONVERT TO CHARACTER SET utf8mb4", "had the character set latin1 "),
+        (
+            "v text COLLATE utf8mb4_uca1400_ai_ci",
+            "MODIFY v text CHARACTER SET latin2",
+            "had the character set utf8mb4 ",
+        ),
+        ("v varchar(5)", "MODIFY v varbinary(20)", "had the character set utf8mb4 .* and has binary now"),
+        ("v integer", "MODIFY v integer unsigned", "had a sign when the log was written, unlike now"),
+        ("v tinyint unsigned", "MODIFY v tinyint", "had no sign when the log was written, unlike now"),
+    ],
+)
+def test_a_column_whose_bytes_meant_something_else_is_an_error(
+    logged: Any, column: str, change: str, rule: str
+) -> None:
+    """The same type in the log, and other values: with the way out."""
+    logged.run(f"CREATE TABLE t (id integer PRIMARY KEY, y year, {column})")
+    state = logged.sync().state
+    logged.run("INSERT INTO t VALUES (1, 2000, '7')", f"ALTER TABLE t {change}")
+    with pytest.raises(DatabaseError, match=rf'its column "v" {rule}.*bookmark out of the state'):
+        logged.sync(state)
+    state["bookmarks"].pop(logged.stream("t"))
+    again = logged.sync(state)
+    logged.run("INSERT INTO t VALUES (2, 2000, '8')")
+    assert len(logged.sync(again.state).records()) == 1
+
+
+@pytest.mark.parametrize("before", ["utf8mb4", "utf8mb3"])
+def test_bytes_that_mean_the_same_are_read(logged: Any, before: str) -> None:
+    """In another collation of the same character set, and in one that goes on from another."""
+    logged.run(f"CREATE TABLE t (id integer PRIMARY KEY, v text CHARACTER SET {before})")
+    state = logged.sync().state
+    logged.run("INSERT INTO t VALUES (1, 'Zoë')", "ALTER TABLE t MODIFY v text COLLATE utf8mb4_uca1400_ai_ci")
+    assert plain(logged.sync(state).records()) == [{"id": 1, "v": "Zoë"}]
+
+
+def test_the_lock_for_a_snapshot_does_not_wait_for_ever(own_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits nobody else can write. When the others are done the run works."""
+    monkeypatch.setattr(BinaryLog, "says_where_a_snapshot_lies", False)
+    monkeypatch.setattr(binlog, "_LOCK_WAIT", 1)
+    own_server.settings["default_replication_method"] = "LOG_BASED"
+    own_server.run("CREATE TABLE t (id integer PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    with own_server.connect() as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLES t WRITE")
+        with pytest.raises(DatabaseError, match="others held some for more than 1 seconds"):
+            own_server.sync()
+    assert plain(own_server.sync().records()) == [{"id": 1}]
 
 
 @pytest.mark.parametrize("retries", [0, 2])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melisma_tap_mysql import rowset
 from melisma_tap_mysql.rowset import RowsetEnded, ServerFault, binary_columns, row_blocks
 
 LARGEST = 0xFFFFFF
@@ -31,7 +32,7 @@ def value(item: bytes | None) -> bytes:
     return bytes([mark]) + size.to_bytes(width, "little") + item
 
 
-def rowset(rows: list[Row], end: bytes = b"\xfe\x00\x00\x02\x00") -> bytes:
+def rowset_of(rows: list[Row], end: bytes = b"\xfe\x00\x00\x02\x00") -> bytes:
     """All rows and what ends them."""
     return b"".join(packets(b"".join(map(value, row))) for row in [*rows]) + packets(end)
 
@@ -75,20 +76,38 @@ items = st.one_of(st.none(), st.tuples(sized, st.integers(0, 255)).map(lambda pa
 def test_columns_are_what_was_written(rows: list[Row], sizes: list[int], size: int, most: int | None) -> None:
     """For values of any length and null, pieces and blocks of any size."""
     count = len(rows[0]) if rows else 1
-    assert read_all(rowset(rows), count, sizes, size, most) == rows
+    assert read_all(rowset_of(rows), count, sizes, size, most) == rows
 
 
 @pytest.mark.parametrize("length", [LARGEST - 6, LARGEST - 5, LARGEST - 4, LARGEST, 2 * LARGEST + 3])
 def test_a_row_of_several_packets_is_whole(length: int) -> None:
     """Just below, at and above the largest packet; rows before and after it come too."""
     rows: list[Row] = [[b"a", b"1"], [b"x" * length, None], [b"b", b"2"]]
-    assert read_all(rowset(rows), 2, [1 << 18]) == rows
+    assert read_all(rowset_of(rows), 2, [1 << 18]) == rows
+
+
+def test_a_long_row_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pieces it comes in: all of its bytes are copied when the last packet is there."""
+    row: Row = [bytes(range(256)) * (60 << 12), b"end"]
+    joined: list[int] = []
+    join = rowset._joined
+
+    def joining(data: bytearray, at: int, end: int) -> bytearray:
+        joined.append(end - at)
+        return join(data, at, end)
+
+    monkeypatch.setattr(rowset, "_joined", joining)
+    rows: list[Row] = [[b"a", b"1"], row, [b"b", None]]
+    data = rowset_of(rows)
+    assert read_all(data, 2, [64 << 10]) == rows
+    assert len(joined) == 1
+    assert joined[0] > len(row[0] or b"")
 
 
 @pytest.mark.parametrize("cut", [1, 3, 6, 9])
 def test_a_connection_that_ends_within_the_rows_is_told(cut: int) -> None:
     """However much of a packet there is."""
-    data = rowset([[b"abc"]] * 3)
+    data = rowset_of([[b"abc"]] * 3)
     with pytest.raises(RowsetEnded):
         read_all(data[:-cut], 1, [100])
 
@@ -97,5 +116,5 @@ def test_an_error_in_place_of_a_row_is_told() -> None:
     """With what the server sent."""
     fault = b"\xff\x25\x05#70100Query execution was interrupted"
     with pytest.raises(ServerFault) as raised:
-        read_all(rowset([[b"abc"]], fault), 1, [100])
+        read_all(rowset_of([[b"abc"]], fault), 1, [100])
     assert raised.value.packet == fault

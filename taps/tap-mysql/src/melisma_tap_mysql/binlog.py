@@ -17,6 +17,7 @@ from typing import Any
 
 import pymysql
 from pymysql import err
+from pymysql.constants import ER
 from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication import event as events
 from pymysqlreplication import row_event as rows
@@ -34,6 +35,7 @@ __all__ = ["BinaryLog"]
 _NEEDED = {"log_bin": ("1", "ON"), "binlog_format": ("ROW",), "binlog_row_image": ("FULL",)}
 _NEEDED |= {"binlog_row_metadata": ("FULL",)}
 _EVENTS = (
+    rows.TableMapEvent,
     rows.WriteRowsEvent,
     rows.UpdateRowsEvent,
     rows.DeleteRowsEvent,
@@ -54,6 +56,7 @@ _UNREAD = {
 """Kinds of events that cannot be read, and must not be passed over."""
 _STANDALONE = 1  # flag of MariaDB's event at a transaction's begin: one statement, and no event at its end
 _ENDS = {"COMMIT", "ROLLBACK"}
+_BEGINS = re.compile(r"BEGIN\Z|XA (?:START|BEGIN)\b")
 _WRITES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|REPLACE|LOAD|WITH|MERGE)\b", re.IGNORECASE)
 _EMPTIES = re.compile(
     r"\s*(?:TRUNCATE(?:\s+TABLE)?|DROP\s+TABLE(?:\s+IF\s+EXISTS)?)\s+(?:(`(?:[^`]|``)+`|\w+)\s*\.\s*)?(`(?:[^`]|``)+`|\w+)",
@@ -65,6 +68,8 @@ _WAY_OUT = (
     "have the server keep its log for longer (binlog_expire_logs_seconds)"
 )
 _AGAIN = "Take the stream's bookmark out of the state: the next run reads its table whole again"
+_TABLES_AGAIN = "Read the tables by another method, or whole again: take their bookmarks out of the state"
+_LOCK_WAIT = 60  # seconds; meanwhile nobody else can write
 
 _log = logging.getLogger(__name__)
 
@@ -165,6 +170,12 @@ class BinaryLog(ChangeLog):
         for event in self._reader:
             if isinstance(event, events.RotateEvent):
                 continue
+            if self._reader.wrapped:
+                rule = "the log has a transaction that goes beyond 4 GB in one file, where places are not told any more"
+                raise DatabaseError("MySQL", rule, fix=_WAY_OUT)
+            if isinstance(event, rows.TableMapEvent):
+                _number_collations(event)
+                continue
             if isinstance(event, events.MariadbGtidEvent):
                 inside = not event.flags & _STANDALONE
                 continue
@@ -174,26 +185,33 @@ class BinaryLog(ChangeLog):
                 _refuse(event)
                 continue
             if isinstance(event, rows.RowsEvent):
-                statements = statements or (event.schema, event.table) in self._streams
-                yield from self._rows(event)
+                stream = self._stream_of(event)
+                if stream is not None:
+                    statements = True
+                    yield from self._rows(event, stream)
                 continue
-            if isinstance(event, events.XAPrepareEvent):
+            if isinstance(event, events.XAPrepareEvent) and not event.one_phase:
                 if statements:
                     rule = "the log holds a transaction in two phases (XA), whose outcome is not known where it stands"
-                    raise DatabaseError(
-                        "MySQL",
-                        rule,
-                        fix="Read the tables by another method, or whole again: take their bookmarks out of the state",
-                    )
+                    raise DatabaseError("MySQL", rule, fix=_TABLES_AGAIN)
                 inside = False
                 continue
             if isinstance(event, events.QueryEvent):
-                # "BEGIN" and "COMMIT" stand in the log as words.
+                # "BEGIN" and "COMMIT" stand in the log as words. Of a transaction in two phases "XA START" and "XA END"
+                # do, an event that it is prepared, and much later "XA COMMIT" or "XA ROLLBACK", as one of its own.
                 query = _COMMENTS.sub(" ", event.query).strip()
                 word = query.upper()
-                if word == "BEGIN":
+                if _BEGINS.match(word):
                     inside = True
                     continue
+                if word.startswith("XA END"):
+                    continue
+                if statements and word.startswith("ROLLBACK"):  # also to a savepoint
+                    rule = (
+                        "the log holds rows that were rolled back, together with changes that cannot be (temporary "
+                        "tables, tables of engines without transactions)"
+                    )
+                    raise DatabaseError("MySQL", rule, fix=_TABLES_AGAIN)
                 if word not in _ENDS:
                     yield from self._statement(query, event.schema)
                     if inside:  # a savepoint, or a table made within a transaction
@@ -209,12 +227,16 @@ class BinaryLog(ChangeLog):
             # asked for a file that it has removed long ago.
             yield Boundary(self._end)
 
-    def _rows(self, event: Any) -> Iterator[Change]:
+    def _stream_of(self, event: Any) -> TableStream | None:
+        """Whose rows they are; None if nobody's, or of one that has them already."""
         stream = self._streams.get((event.schema, event.table))
+        here = (_number(self._reader.log_file), self._reader.log_pos)
+        return None if stream is None or here <= _place(stream.log_position) else stream
+
+    def _rows(self, event: Any, stream: TableStream) -> Iterator[Change]:
         file, place = self._reader.log_file, self._reader.log_pos
-        if stream is None or (_number(file), place) <= _place(stream.log_position):
-            return
         image = self._image(event, stream)
+        _hold_to_whole_rows(event, stream, image)
         data = event.packet.read(event.event_size - event.packet.read_bytes)
         when = dt.datetime.fromtimestamp(event.timestamp, dt.UTC)
         order, at, count = _order(file, place), 0, 0
@@ -300,7 +322,7 @@ class BinaryLog(ChangeLog):
                 warnings.simplefilter("ignore", DeprecationWarning)  # the library says db for database
                 return pymysql.connect(**settings)
 
-        return BinLogStreamReader(
+        return _Reader(
             connection_settings=arguments,
             server_id=self._config.get("server_id") or random.randrange(2**31, 2**32),  # noqa: S311  only to be unlike others
             pymysql_wrapper=connect,
@@ -363,7 +385,17 @@ class BinaryLog(ChangeLog):
             return self._position(found["binlog_snapshot_file"], int(found["binlog_snapshot_position"]))
         # MySQL does not say: another is taken, while nobody writes.
         with failures(), pymysql.connect(**self._server.arguments) as other, other.cursor() as cursor:
-            cursor.execute("FLUSH TABLES WITH READ LOCK")
+            cursor.execute(f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}")
+            try:
+                cursor.execute("FLUSH TABLES WITH READ LOCK")
+            except err.OperationalError as error:
+                if error.args[0] != ER.LOCK_WAIT_TIMEOUT:
+                    raise
+                rule = (
+                    f"its tables could not be locked for a moment: others held some for more than {_LOCK_WAIT} seconds"
+                )
+                fix = "Run it when no long query or LOCK TABLES is under way"
+                raise DatabaseError("MySQL", rule, fix=fix) from None
             self._server.begin_again()
             position = self._current()
             cursor.execute("UNLOCK TABLES")
@@ -388,6 +420,42 @@ WHERE t.delete_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR t.update_rule I
 _SNAPSHOT_STATUS = "SHOW STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position')"
 
 
+class _Reader(BinLogStreamReader):  # type: ignore[misc]  # the library has no types
+    """The library's reader, watched for places that do not grow.
+
+    A place has 32 bits in the log. A transaction stands in one file whatever its size, so beyond 4 GB they begin anew.
+    All events are seen here, those that nobody wants too.
+
+    Attributes:
+        wrapped: whether they have begun anew in the file that is read.
+    """
+
+    wrapped = False
+    _at: int | None = None
+    _in: str | None = None
+
+    @property
+    def log_pos(self) -> int | None:
+        """The place behind the last event."""
+        return self._at
+
+    @log_pos.setter
+    def log_pos(self, place: int | None) -> None:
+        # An event is smaller than 1 GB: what goes back by less is none of the log, but what the server sends first.
+        if place is not None and self._at is not None and self._at - place > 1 << 31:
+            self.wrapped = True
+        self._at = place
+
+    @property
+    def log_file(self) -> str | None:
+        """The file that is read; the library says the place in it first."""
+        return self._in
+
+    @log_file.setter
+    def log_file(self, file: str | None) -> None:
+        self._in, self.wrapped = file, False
+
+
 @contextlib.contextmanager
 def _log_failures() -> Iterator[None]:
     try:
@@ -398,6 +466,28 @@ def _log_failures() -> Iterator[None]:
             raise
         rule = "the server has removed its log from the state's position on, or cannot read it: changes are lost"
         raise DatabaseError("MySQL", rule, fix=_WAY_OUT) from None
+
+
+def _number_collations(event: Any) -> None:
+    """Give the columns of a table map their collations' numbers, which the library gives names that it may not know."""
+    numbers = iter(event.optional_metadata.charset_collation_list or ())
+    for column in event.columns:
+        if event._is_character_column(column.type, dbms=event.dbms):
+            column.charset_id = next(numbers, None)
+
+
+def _hold_to_whole_rows(event: Any, stream: TableStream, image: ImageReader) -> None:
+    """An error if a column is not there, rather than null: any session may set binlog_row_image for itself."""
+    keys = stream.primary_keys
+    if isinstance(event, rows.WriteRowsEvent):
+        lacking = image.lacking(event.columns_present_bitmap)
+    elif isinstance(event, rows.UpdateRowsEvent):
+        lacking = image.lacking(event.columns_present_bitmap, keys) or image.lacking(event.columns_present_bitmap2)
+    else:
+        lacking = image.lacking(event.columns_present_bitmap, keys or None)
+    if lacking is not None:
+        rule = f'a session logged only parts of rows (binlog_row_image): its column "{lacking}" is not there'
+        raise DatabaseError("MySQL", rule, stream=stream.name, fix=_AGAIN)
 
 
 def _refuse(event: Any) -> None:

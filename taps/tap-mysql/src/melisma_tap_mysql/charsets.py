@@ -7,14 +7,18 @@ characters of a set of one byte, for each text in a set of several.
 from __future__ import annotations
 
 import codecs
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
+from melisma.errors import MelismaError
 from melisma_tap_mysql.server import Server
 
-__all__ = ["CharacterSets"]
+__all__ = ["CharacterSets", "is_same"]
 
-_AS_IT_IS = {"utf8mb4", "utf8mb3", "utf8", "ascii", "binary"}
+_UTF8 = {"utf8mb4", "utf8mb3", "utf8", "ascii"}
+_AS_IT_IS = _UTF8 | {"binary"}
 _UNICODE = {"ucs2": "utf-16-be", "utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be"}
 _REMEMBERED = 16_384
 
@@ -25,6 +29,13 @@ class CharacterSets:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._readers: dict[str, Callable[[bytes], bytes]] = {}
+        self._collations: dict[int, str] = {}
+
+    def of_collation(self, number: int | None) -> str | None:
+        """The character set of a collation, as the server names it; None if it has no such collation."""
+        if not self._collations:
+            self._collations = {row["id"]: row["name"] for row in self._list_collations()}
+        return None if number is None else self._collations.get(number)
 
     def reader(self, name: str | None) -> Callable[[bytes], bytes]:
         """What makes UTF-8 of a text in a character set, as the server itself would."""
@@ -33,6 +44,13 @@ class CharacterSets:
         if name not in self._readers:
             self._readers[name] = self._make(name)
         return self._readers[name]
+
+    def _list_collations(self) -> list[dict[str, Any]]:
+        text = "SELECT t.id AS id, t.character_set_name AS name FROM information_schema.{} t WHERE t.id IS NOT NULL"
+        if self._server.is_mariadb:  # a collation that goes with several sets has a number for each of them
+            with contextlib.suppress(MelismaError):  # before 10.10
+                return self._server.rows(text.format("collation_character_set_applicability"))
+        return self._server.rows(text.format("collations"))
 
     def _make(self, name: str) -> Callable[[bytes], bytes]:
         if name in _UNICODE:
@@ -53,6 +71,11 @@ class CharacterSets:
             return str(row["text"]).encode()
 
         return ask
+
+
+def is_same(one: str | None, other: str | None) -> bool:
+    """Whether a text's bytes mean the same in both character sets."""
+    return one == other or {one, other} <= _UTF8
 
 
 def _same(text: bytes) -> bytes:

@@ -13,10 +13,10 @@ import datetime as dt
 import re
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from melisma_tap_mysql.charsets import CharacterSets
+from melisma_tap_mysql.charsets import CharacterSets, is_same
 from melisma_tap_mysql.typemap import Column, Kind, MyType
 
 __all__ = ["ImageReader", "UnreadableColumn"]
@@ -93,6 +93,13 @@ class ImageReader:
             else:
                 self._readings.append((each.name, _reading(each, wanted, sets)))
 
+    def lacking(self, present: bytes, names: Collection[str] | None = None) -> str | None:
+        """The first of the columns (by default of all that are read) that does not stand in rows with this bitmap."""
+        for index, (name, _) in enumerate(self._readings):
+            if name is not None and (names is None or name in names) and not present[index >> 3] & (1 << (index & 7)):
+                return name
+        return None
+
     def row(self, data: bytes, at: int, present: bytes) -> tuple[dict[str, bytes | None], int]:
         """The row that begins at a place: its columns that are read, and the place after it.
 
@@ -127,7 +134,11 @@ def _reading(mapped: Any, column: Column, sets: CharacterSets) -> Reading:
         raise UnreadableColumn(name, "had another type when the log was written than it has now")
     as_text = column.kind is Kind.TEXT
     if mapped.type in _INTEGERS:
-        return _integer(_INTEGERS[mapped.type], signed="unsigned" not in kind.sql)
+        signed = "unsigned" not in kind.sql
+        if mapped.unsigned is signed:
+            was = "no sign" if mapped.unsigned else "a sign"
+            raise UnreadableColumn(name, f"had {was} when the log was written, unlike now")
+        return _integer(_INTEGERS[mapped.type], signed=signed)
     if mapped.type in {_FLOAT, _DOUBLE}:
         if as_text:
             raise UnreadableColumn(name, "is a float that the catalog wants as text, which is not read from the log")
@@ -147,6 +158,11 @@ def _reading(mapped: Any, column: Column, sets: CharacterSets) -> Reading:
 
 def _text(mapped: Any, column: Column, sets: CharacterSets) -> Reading:
     read, kind = _octets(mapped), column.type
+    if mapped.type != _GEOMETRY:
+        then, now = sets.of_collation(mapped.charset_id), kind.charset or "binary"
+        if not is_same(then, now):
+            rule = f"had the character set {then or 'of an unknown number'} when the log was written, and has {now} now"
+            raise UnreadableColumn(mapped.name, rule)
     if kind.name in {"uuid", "inet4", "inet6"}:
         size = 4 if kind.name == "inet4" else 16
         write = {"uuid": _uuid, "inet4": socket.inet_ntoa, "inet6": _inet6}[kind.name]

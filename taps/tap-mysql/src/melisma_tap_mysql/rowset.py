@@ -58,6 +58,7 @@ def row_blocks(
         RowsetEnded: the connection dropped.
     """
     data, at, starts = bytearray(), 0, list[int]()
+    seen = 0  # where the first packet that is not whole begins, of a row of several
     most = rows or size
     while True:
         have = len(data)
@@ -68,14 +69,14 @@ def row_blocks(
             if end > have:
                 break
             if length == _LONGEST:
-                whole = _joined(data, at)
-                if whole is None:
+                seen, whole = _last_packet(data, max(at, seen))
+                if not whole:
                     break
-                row, end = whole
+                row, end = _joined(data, at, seen), seen
                 if starts:
                     yield data, starts
                 yield row, [0]
-                data, at, starts = data[end:], 0, []
+                data, at, starts, seen = data[end:], 0, [], 0
                 have = len(data)
                 continue
             first = data[begin]
@@ -92,7 +93,7 @@ def row_blocks(
                 break
         if starts and (at >= size or len(starts) == most):
             yield data, starts
-            data, at, starts = data[at:], 0, []
+            data, at, starts, seen = data[at:], 0, [], 0
             continue
         more = read(_READ)
         if not more:
@@ -142,16 +143,21 @@ def binary_columns(data: bytearray, starts: Sequence[int], count: int) -> list[p
     return [items.take(pa.array(first + 2 * column, mask=absent[column])) for column in range(count)]
 
 
-def _joined(data: bytearray, at: int) -> tuple[bytearray, int] | None:
-    """A row of several packets as one payload, and where the next packet begins; None while some of it is missing."""
-    row = bytearray()
+def _last_packet(data: bytearray, at: int) -> tuple[int, bool]:
+    """Walk along a row's packets: where the walk ends, and whether that is behind the row's last packet."""
     while at + _HEADER <= len(data):
         length = data[at] | data[at + 1] << 8 | data[at + 2] << 16
         end = at + _HEADER + length
         if end > len(data):
-            return None
-        row += memoryview(data)[at + _HEADER : end]
+            break
         at = end
         if length < _LONGEST:
-            return row, at
-    return None
+            return at, True
+    return at, False
+
+
+def _joined(data: bytearray, at: int, end: int) -> bytearray:
+    """A row of several packets, all of them there, as one payload."""
+    step = _HEADER + _LONGEST
+    with memoryview(data) as view:
+        return bytearray().join([view[begin + _HEADER : min(begin + step, end)] for begin in range(at, end, step)])

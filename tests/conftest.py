@@ -33,6 +33,12 @@ import postgres  # noqa: E402
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
+def pytest_runtest_teardown() -> None:
+    """Leave DuckDB's shared connection free: after `fetchone` it keeps a result, and `duckdb.sql` refuses to work."""
+    if "duckdb" in sys.modules:
+        sys.modules["duckdb"].execute("SELECT 1").fetchall()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

@@ -159,6 +159,7 @@ def test_a_claim_is_whole_and_its_name_is_durable_before_the_next_entry(
     """The second claim of a content is another name of the first, and costs no sync of its own."""
     objects, synced = ObjectsOnDisk(tmp_path), []
     assert objects.claim("claims/a", b"mine") == b"mine"
+    objects.put_if_absent("before", b"")
     sync = os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda handle: (synced.append(Path(f"/proc/self/fd/{handle}").readlink().name), sync(handle))[1]

@@ -47,7 +47,7 @@ def test_the_slot_goes_no_further_than_the_state_that_the_run_was_given(table: A
     table.run("INSERT INTO t VALUES (2)")
     outputs = [table.sync(first.state, **LOG) for _ in range(3)]
     assert [ids(output) for output in outputs] == [[2]] * 3
-    assert slot(table)[0] == position(first.state) == made
+    assert slot(table)[0] == position(first.state) >= made  # more where others write on the server meanwhile
     assert ids(table.sync(outputs[0].state, **LOG)) == []
     assert slot(table)[0] == position(outputs[0].state) > made
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import EXECUTABLE, Target, lines, record, schema, state, wait_for
+
+from melisma.errors import Interrupted
+from melisma_target_parquet.target import TargetParquet
 
 
 @pytest.fixture
@@ -156,6 +161,27 @@ def test_states_come_out_at_the_commit_interval(target: Target) -> None:
             assert target.rows() == [(n,) for n in range(1, number + 1)]
         process.communicate()
     assert process.returncode == 0
+
+
+def test_a_signal_between_the_last_block_and_the_end_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input ends before the signal is looked at: what was not written is left to the next run, with its STATE."""
+
+    class Ending:
+        waiting = False
+        block_bytes = 1 << 20
+
+        def __init__(self, source: Any) -> None:
+            self._source = source
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield self._source.read()
+            loading._handle_termination(signal.SIGTERM, None)
+
+    loading = TargetParquet(config={"destination_path": str(tmp_path / "lake")})
+    monkeypatch.setattr("melisma.target.target.BlockReader", Ending)
+    with pytest.raises(Interrupted):
+        loading.listen(io.BytesIO(lines([schema(), record(1), state({"a": 1}), record(2)])))  # type: ignore[arg-type]
+    assert not list((tmp_path / "lake").rglob("*.parquet"))
 
 
 def test_two_runs_of_one_pipeline_do_not_mix(target: Target) -> None:

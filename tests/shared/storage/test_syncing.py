@@ -39,10 +39,20 @@ def test_a_failure_comes_out_even_if_nobody_waits_yet(tmp_path: Path) -> None:
             syncs.file(tmp_path / str(number), fails)
 
 
-def test_a_folder_above_the_root_may_be_closed_to_us(tmp_path: Path) -> None:
-    """Only there; elsewhere it is a failure."""
+def test_a_folder_above_the_root_may_be_closed_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only there; elsewhere it is a failure, as one that is missing is everywhere."""
+
+    def closed(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "closed")
+
     syncs = Syncs()
-    syncs.directory(tmp_path)
-    syncs.directory(tmp_path / "missing")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.open", closed)
+        syncs.directory(tmp_path, may_fail=True)
+        syncs.wait()
+        syncs.directory(tmp_path)
+        with pytest.raises(StorageError, match=tmp_path.name):
+            syncs.wait()
+    syncs.directory(tmp_path / "missing", may_fail=True)
     with pytest.raises(StorageError, match="missing"):
         syncs.wait()

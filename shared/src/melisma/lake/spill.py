@@ -111,10 +111,10 @@ class _File:
 
     def append(self, data: pa.Buffer) -> int:
         at, view = self.size, memoryview(data)
+        self._file.seek(at)  # a write that failed may have left a part
         while view:
-            written = self._file.write(view)
-            view = view[written:]
-            self.size += written
+            view = view[self._file.write(view) :]
+        self.size += len(data)
         self._held += len(data)
         return at
 

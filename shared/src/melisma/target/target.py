@@ -167,7 +167,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
                 progress.show(load.records, read)
                 if self._signal is not None:
                     break
-            if self._signal is not None:  # also one that came while the last block was written
+            if self._signal is not None:  # also one that came between the last block and the end
                 raise Interrupted(self._signal)
         except (InputError, Interrupted) as error:
             progress.clear()

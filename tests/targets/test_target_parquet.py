@@ -338,6 +338,16 @@ def test_memory_does_not_grow_with_the_input(target: Target) -> None:
     assert peaks[1] < peaks[0] * 1.25
 
 
+def test_memory_does_not_grow_with_the_members_that_records_leave_out(target: Target) -> None:
+    """100,000 records of one member each in a stream of 500 columns: 4 KB a row, from lines of 50 bytes."""
+    properties = {f"c{n}": {"type": ["null", "integer"]} for n in range(500)}
+    data = lines(record({f"c{n % 500}": n}) for n in range(100_000))
+    assert target.peak([lines([schema(properties=properties)]), data]) < 400 << 20
+    counted = "count(*), sum(coalesce(c0, 0) + coalesce(c499, 0))"
+    expected = sum(n for n in range(100_000) if n % 500 in (0, 499))
+    assert target.rows(columns=counted) == [(100_000, expected)]
+
+
 def test_nothing_but_states_goes_to_stdout(target: Target) -> None:
     """Whatever is logged, stdout has STATE lines and nothing else."""
     environment = dict(os.environ, TARGET_PARQUET_LOGLEVEL="DEBUG")

@@ -68,6 +68,13 @@ class Decoded:
         if self.extracted is not None and self.versions is not None:
             self.extracted, self.versions = self.extracted.filter(mask), self.versions.filter(mask)
 
+    def release(self) -> None:
+        """Forget the rows: somebody else has them. What is to be said of them stays."""
+        self.batch, self.extracted, self.versions = _NO_ROWS, None, None
+
+
+_NO_ROWS = pa.RecordBatch.from_arrays([], names=[])
+
 
 class _Inexact(Exception):
     """The block path cannot give what the row path gives; go there."""

@@ -39,6 +39,7 @@ _SAMPLE_ROWS = 8_192
 _FIRST_ROWS = 1_024
 _ENOUGH_ROWS = 1_024  # what so many rows say of a stream holds for its other files, too
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
+_MANY = 0.8  # of distinct values in a quarter of the sample: with fewer in all of it, more of them would repeat
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
 
 
@@ -275,9 +276,11 @@ def _few_values(values: pa.Array) -> bool:
         return False
     if not present:  # nothing to go by: a dictionary that grows too big is given up by the encoder
         return True
-    first = values.slice(0, _FIRST_ROWS)
-    if len(values) > len(first) and pc.count_distinct(first).as_py() == len(first):
-        return False  # a key, a time, a text: no need to count them all
+    # What some rows say is mostly enough: counting them all costs as much as encoding them.
+    first = values.slice(0, min(_FIRST_ROWS, max(1, len(values) // 4)))
+    share = pc.count_distinct(first).as_py() / len(first)
+    if share >= _MANY or share <= _DICTIONARY_SHARE / 2:
+        return bool(share < _MANY)
     return bool(pc.count_distinct(values).as_py() <= present * _DICTIONARY_SHARE)
 
 

@@ -7,18 +7,21 @@ aside lies in files without a name, which vanish with the process, however it en
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from typing import IO
 
 import pyarrow as pa
 
 from melisma.storage.store import refused
 
-__all__ = ["Spill", "Spilled"]
+__all__ = ["Spill", "SpillFile", "Spilled"]
 
 
 _FILE_BYTES = 64 << 20  # at least, if more than one file is needed: each is a descriptor
+_WRITE_BYTES = 1 << 20  # small pieces are joined for a write
 
 
 class Spilled:
@@ -41,10 +44,8 @@ class Spilled:
             StorageError: the disk fails.
         """
         try:
-            data = os.pread(self._file.descriptor, self._size, self._at)
+            data = self._file.read(self._at, self._size)
             return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
-        except OSError as error:
-            raise refused("read", tempfile.gettempdir(), error) from error
         finally:
             self.drop()
 
@@ -84,7 +85,8 @@ class Spill:
         try:
             if self._file is None:
                 self._file = _File(self)
-            at = self._file.append(data)
+            at = self._file.size
+            self._file.append([data])
         except OSError:
             self._most = 0
             return None
@@ -98,28 +100,82 @@ class Spill:
             self._file = None
 
 
-class _File:
-    """One file, gone when the last batch in it is."""
+class SpillFile:
+    """A file without a name, which grows at its end and is read anywhere. It is made by the first bytes for it.
+
+    Attributes:
+        size: bytes in it.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file: IO[bytes] | None = None
+
+    def append(self, pieces: Iterable[bytes | pa.Buffer]) -> None:
+        """Add bytes at the end: all of them, or none.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
+        self._file.seek(self.size)  # a write that failed may have left a part
+        written = held = 0
+        waiting: list[bytes | pa.Buffer] = []
+        for piece in pieces:
+            waiting.append(piece)
+            held += len(piece)
+            if held >= _WRITE_BYTES:
+                written += _write(self._file, b"".join(waiting))
+                waiting, held = [], 0
+        self.size += written + _write(self._file, b"".join(waiting))
+
+    def read(self, at: int, size: int) -> bytes:
+        """So many bytes from a place on.
+
+        Raises:
+            StorageError: the disk fails.
+        """
+        try:
+            if self._file is None:
+                raise OSError(errno.EBADF, "closed")
+            return os.pread(self._file.fileno(), size, at)
+        except OSError as error:
+            raise refused("read", tempfile.gettempdir(), error) from error
+
+    def clear(self) -> None:
+        """Forget what is in it; what comes next takes its room."""
+        self.size = 0
+
+    def close(self) -> None:
+        """Give its room back."""
+        self.size = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _write(file: IO[bytes], data: bytes) -> int:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+    return len(data)
+
+
+class _File(SpillFile):
+    """One that is gone when the last batch in it is."""
 
     def __init__(self, spill: Spill) -> None:
-        self._spill, self._held, self.size = spill, 0, 0
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
+        super().__init__()
+        self._spill, self._held = spill, 0
 
-    @property
-    def descriptor(self) -> int:
-        return self._file.fileno()
-
-    def append(self, data: pa.Buffer) -> int:
-        at, view = self.size, memoryview(data)
-        self._file.seek(at)  # a write that failed may have left a part
-        while view:
-            view = view[self._file.write(view) :]
-        self.size += len(data)
-        self._held += len(data)
-        return at
+    def append(self, pieces: Iterable[bytes | pa.Buffer]) -> None:
+        before = self.size
+        super().append(pieces)
+        self._held += self.size - before
 
     def give_back(self, size: int) -> None:
         self._held -= size
         if not self._held:
             self._spill.emptied(self, self.size)
-            self._file.close()
+            self.close()

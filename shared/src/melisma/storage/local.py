@@ -83,8 +83,11 @@ class LocalStore(Store):
         """See Store."""
         temporary, final = self._full(temporary_path), self._full(final_path)
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            return _LocalStaged(temporary, final, temporary_path, final_path, self._syncs)
+            try:
+                return _LocalStaged(temporary, final, temporary_path, final_path, self._syncs)
+            except FileNotFoundError:
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                return _LocalStaged(temporary, final, temporary_path, final_path, self._syncs)
         except OSError as error:
             raise refused("write", str(temporary), error) from error
 

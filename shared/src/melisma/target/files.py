@@ -78,6 +78,11 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
         """What formats without a setting of their own for it take: a file is finished only between two row groups."""
         return max(1, min(_ROW_GROUP_BYTES, self.max_file_bytes))
 
+    @property
+    def spill_bytes(self) -> int:
+        """How much disk a run may use for what waits."""
+        return int(self.config.get("max_spill_mb", 4096) * MEGABYTE)
+
     @cached_property
     def budget(self) -> WriteBudget:
         """What all writers of a run may hold in memory and keep open together."""
@@ -85,7 +90,7 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
 
         return WriteBudget(
             int(self.config.get("max_open_files", 64)),
-            spilled_bytes=int(self.config.get("max_spill_mb", 4096) * MEGABYTE),
+            spilled_bytes=self.spill_bytes,
             batch_rows=self.config.get("batch_size_rows"),
         )
 
@@ -313,8 +318,8 @@ FILE_SETTINGS = th.PropertiesList(
         title="Max Spill",
         description=(
             "How much disk, in MiB, the rows of many streams or partitions that take turns may use in the folder for "
-            "temporary files (TMPDIR) while they wait for a row group of their own. With 0 they are written out when "
-            "memory runs short, to more and smaller files."
+            "temporary files (TMPDIR) while they wait for a row group of their own; on their way there they may take "
+            "1024 more. With 0 they are written out when memory runs short, to more and smaller files."
         ),
     ),
     th.Property(

@@ -18,9 +18,10 @@ from melisma.arrow.metadata import BatchMetadata
 from melisma.errors import BadMessage, InputError, TruncatedInput, printable
 from melisma.lake.lake import Facts
 from melisma.lake.records import RowCounts
+from melisma.lake.spill import Spill, SpillFile
 from melisma.target.ending import refuse_cut_tail
 from melisma.target.generations import RowVersions, activate, finish
-from melisma.target.window import State, Window
+from melisma.target.window import State, Window, before
 from melisma.wire.batch import Batch, read_batch
 from melisma.wire.blocks import BLOCK_BYTES
 from melisma.wire.framing import Run, framer
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from melisma.wire.output import ProtocolOutput
 
 __all__ = ["Destination", "Load", "Streams"]
+
+_DECODED_BYTES = 32 * 1024 * 1024
+"""Rows of a window that wait in memory until all of it is decoded; more of them wait on the disk."""
 
 _MOST_NAMES = 1_000
 """Field names come with the data: from so many on they are counted together, so that memory and log stay bounded."""
@@ -96,6 +100,7 @@ class Load:
         batches: reads the files of BATCH messages.
         sync_started_at: for the `_sdc_*` columns, milliseconds since 1970.
         trust_eof: the end of the input is evidence enough that a generation is whole.
+        disk_bytes: how much disk lines may take that wait to be decoded.
         clock: monotonic seconds.
 
     Attributes:
@@ -114,6 +119,7 @@ class Load:
         batches: Batches,
         sync_started_at: int,
         trust_eof: bool = False,
+        disk_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._streams, self._destination, self._output, self._log = streams, destination, output, logger
@@ -121,7 +127,8 @@ class Load:
         self._sync_started_at, self._trust_eof, self._clock = sync_started_at, trust_eof, clock
         self._framer = framer()
         self._versions = RowVersions()
-        self._window = Window()
+        self._aside, self._spill, self._disk_bytes = SpillFile(), Spill(disk_bytes), disk_bytes
+        self._window = Window(self._aside, disk_bytes)
         self._routes: dict[str, Route] = {}
         self._retired: list[ArrowSink] = []
         self._state: bytes | None = None  # the newest STATE whose records are all with their writers
@@ -179,8 +186,9 @@ class Load:
             except InputError as other:
                 first = min(first, other, key=_line)
             raise first from first.__cause__
-        if self._window.parts:
+        if self._window.streams:
             self.block_bytes = self._window.block_bytes
+        self._window.relieve()
         if self._window.full:
             self._flush()
 
@@ -217,6 +225,7 @@ class Load:
         finish(self._sinks(), trust_eof=self._trust_eof)
         for sink in self._sinks():
             sink.settle()
+        self._aside.close()
         self._commit()
         if self._released is None and self._announced is not None:
             self._print(self._announced)
@@ -230,6 +239,7 @@ class Load:
 
     def abandon(self) -> None:
         """Drop everything that is not committed."""
+        self._aside.close()
         for sink in self._sinks():
             sink.abandon()
 
@@ -263,7 +273,7 @@ class Load:
                 if not self._started:
                     self._announced = state_text(message)
                     return
-                self._window.states.append(State(state_text(message), message.line))
+                self._window.add_state(State(state_text(message), message.line))
                 if commit and self._overdue:
                     self._flush()
                     self._commit()
@@ -330,16 +340,19 @@ class Load:
         Raises:
             InputError: the first fault in it; what its newest STATE before the fault settles is with the writers.
         """
-        window, self._window = self._window, Window()
-        if window.empty:
+        if self._window.empty:
             return
-        fault = self._write(window, window.states[-1] if window.states else None, None)
-        if fault is not None:
-            line = fault.line or 0
-            before = [state for state in window.states if state.line < line]
-            if before:
-                self._write(window, before[-1], before[-1].line)
-            raise fault
+        window, self._window = self._window, Window(self._aside, self._disk_bytes)
+        try:
+            fault = self._write(window, window.states[-1] if window.states else None, None)
+            if fault is not None:
+                line = fault.line or 0
+                settled = [state for state in window.states if state.line < line]
+                if settled:
+                    self._write(window, settled[-1], settled[-1].line)
+                raise fault
+        finally:
+            window.drop()
 
     def _write(self, window: Window, state: State | None, upto: int | None) -> InputError | None:
         """Decode and write; returns the first fault, and then nothing was written.
@@ -351,21 +364,28 @@ class Load:
         """
         metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
         rows: list[PendingRows] = []
+        waiting, in_memory = 0, 0  # the first of the rows that is in memory; Arrow bytes from there on
         faults: list[InputError] = []
         noted: list[tuple[str, Decoded]] = []
-        for stream, part in window.parts.items():
-            run = part.run() if upto is None else part.before(upto)
-            if run is None:
-                continue
-            try:
-                results = self._routes[stream].decode(run)
-            except InputError as error:
-                faults.append(error)
-                continue
-            for sink, decoded, lines in results:
-                noted.append((sink.stream_name, decoded))
-                letters = self.bad.letters(decoded, run, metadata.received_at)
-                rows.append(sink.take(decoded, lines, state.line if state else 0, metadata, letters))
+        for stream in window.streams:
+            for run in window.runs(stream):
+                part = run if upto is None else before(run, upto)
+                if part is None:
+                    break
+                try:
+                    results = self._routes[stream].decode(part)
+                except InputError as error:
+                    faults.append(error)
+                    break
+                for sink, decoded, lines in results:
+                    noted.append((sink.stream_name, decoded))
+                    letters = self.bad.letters(decoded, part, metadata.received_at)
+                    rows.append(sink.take(decoded, lines, state.line if state else 0, metadata, letters))
+                    in_memory += rows[-1].bytes
+                if in_memory >= _DECODED_BYTES and self._spill.has_room:
+                    for each in rows[waiting:]:
+                        each.set_aside(self._spill)
+                    waiting, in_memory = len(rows), 0
         bad = self.bad.fault([decoded for _, decoded in noted])
         if bad is not None:
             faults.append(bad)

@@ -18,6 +18,7 @@ from melisma.arrow.schema import stream_schema
 from melisma.arrow.types import ColumnType, StreamSchema
 from melisma.errors import BadSchema
 from melisma.lake.boundary import BoundaryRows
+from melisma.lake.spill import Spill, Spilled
 from melisma.target.tally import Tally
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class ArrowSink(Sink):
         """What `write` takes: the rows of a decoded run, with where its settled rows end.
 
         Args:
-            decoded: the run's rows.
+            decoded: the run's rows, which are taken out of it.
             lines: the line of each record that went into it.
             settled_before: the line of the newest STATE (0: none); rows of earlier lines are settled by it.
             metadata: what the `_sdc_*` columns say.
@@ -197,18 +198,22 @@ class ArrowSink(Sink):
             computed = metadata.columns(batch.num_rows, decoded.extracted, decoded.versions)
             arrays = [computed[name] if name in COMPUTED else batch.column(name) for name in self.columns.arrow.names]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.columns.arrow)
+        decoded.release()
         return PendingRows(self, batch, settled - skipped, skipped, len(decoded.bad) - skipped, letters)
 
-    def write(self, batch: pa.RecordBatch, skipped: int, letters: Sequence[Letter] = ()) -> None:
+    def write(self, batch: pa.RecordBatch | None, skipped: int, letters: Sequence[Letter] = ()) -> None:
         """Hand rows to the writer, in order; `skipped` bad records were left out of them, with a dead letter or not."""
-        self._tail.read += batch.num_rows + skipped
+        self._tail.read += skipped
         self._tail.skipped += skipped - len(letters)
         self._tail.dead += len(letters)
         if letters:
             self._letters = self._letters or self.open_letters()
             self._letters.write(letters)
+        if batch is None:
+            return
+        self._tail.read += batch.num_rows
         self._tail.see(batch, self.replication_key)
-        if self._boundary is not None and batch.num_rows:
+        if self._boundary is not None:
             batch, repeated = self._boundary.take(batch)
             self._tail.repeated += repeated
         if batch.num_rows:
@@ -264,9 +269,21 @@ class ArrowSink(Sink):
 
 
 class PendingRows:
-    """Rows on their way into a sink's writer, cut where the newest STATE stands."""
+    """Rows on their way into a sink's writer, cut where the newest STATE stands.
 
-    __slots__ = ("_batch", "_letters", "_settled", "_skipped_after", "_skipped_before", "sink")
+    Args:
+        sink: where they go.
+        batch: the rows.
+        settled: how many of them come before the STATE.
+        before: bad records that were left out of those.
+        after: and of the others.
+        letters: the dead letter of each bad record; empty where they are skipped.
+
+    Attributes:
+        bytes: Arrow bytes in memory.
+    """
+
+    __slots__ = ("_settled", "_tail", "bytes", "sink")
 
     def __init__(
         self,
@@ -277,19 +294,42 @@ class PendingRows:
         after: int,
         letters: Sequence[Letter] = (),
     ) -> None:
-        self.sink, self._batch, self._settled = sink, batch, settled
-        self._skipped_before, self._skipped_after, self._letters = before, after, letters
+        self.sink, self.bytes = sink, batch.nbytes
+        self._settled = _Half(batch.slice(0, settled), before, letters[:before])
+        self._tail = _Half(batch.slice(settled), after, letters[before:])
+
+    def set_aside(self, spill: Spill) -> None:
+        """Move the rows to the disk, if it takes them."""
+        if self.bytes:
+            self._settled.set_aside(spill)
+            self._tail.set_aside(spill)
+            self.bytes = 0
 
     def write_settled(self) -> None:
-        """Hand over those before the newest STATE."""
-        self.sink.write(
-            self._batch.slice(0, self._settled), self._skipped_before, self._letters[: self._skipped_before]
-        )
+        """Hand over those before the newest STATE. Once."""
+        self._settled.write(self.sink)
 
     def write_tail(self) -> None:
-        """Hand over those after it."""
-        letters = self._letters[self._skipped_before :] if self._letters else ()
-        self.sink.write(self._batch.slice(self._settled), self._skipped_after, letters)
+        """Hand over those after it. Once."""
+        self._tail.write(self.sink)
+
+
+class _Half:
+    __slots__ = ("letters", "rows", "skipped")
+
+    def __init__(self, rows: pa.RecordBatch, skipped: int, letters: Sequence[Letter]) -> None:
+        # A slice holds all of what it was cut from, even one without rows.
+        self.rows: pa.RecordBatch | Spilled | None = rows if rows.num_rows else None
+        self.skipped, self.letters = skipped, letters
+
+    def set_aside(self, spill: Spill) -> None:
+        if isinstance(self.rows, pa.RecordBatch):
+            self.rows = spill.put(self.rows) or self.rows
+
+    def write(self, sink: ArrowSink) -> None:
+        rows, self.rows = self.rows, None
+        if rows is not None or self.skipped:
+            sink.write(rows.read() if isinstance(rows, Spilled) else rows, self.skipped, self.letters)
 
 
 def for_stream(setting: Mapping[str, Any] | None, stream: str) -> dict[str, Any]:

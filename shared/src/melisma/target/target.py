@@ -91,6 +91,11 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
     def open_destination(self) -> Destination:
         """The place that the configuration names. Nothing is read or written yet."""
 
+    @property
+    def spill_bytes(self) -> int:
+        """How much disk a run may use for what waits."""
+        return 0
+
     @abc.abstractmethod
     def try_destination(self) -> str:
         """Do once what the destination must be able to do, and undo it; gives its name for people.
@@ -156,6 +161,7 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             batches=Batches(self),
             sync_started_at=self.initialized_at,
             trust_eof=bool(self.config.get("trust_eof", False)),
+            disk_bytes=self.spill_bytes,
         )
         self._blocks = BlockReader(source)
         progress, read = Progress(), 0

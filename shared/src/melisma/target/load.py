@@ -18,10 +18,11 @@ from melisma.arrow.metadata import BatchMetadata
 from melisma.errors import BadMessage, InputError, TruncatedInput, printable
 from melisma.lake.lake import Facts
 from melisma.lake.records import RowCounts
-from melisma.lake.spill import Spill, SpillFile
+from melisma.lake.spill import SpillFile
+from melisma.target.decoding import DecodedWindow, WindowDecoder
 from melisma.target.ending import refuse_cut_tail
 from melisma.target.generations import RowVersions, activate, finish
-from melisma.target.window import State, Window, before
+from melisma.target.window import State, Window
 from melisma.wire.batch import Batch, read_batch
 from melisma.wire.blocks import BLOCK_BYTES
 from melisma.wire.framing import Run, framer
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from melisma.wire.output import ProtocolOutput
 
 __all__ = ["Destination", "Load", "Streams"]
-
-_DECODED_BYTES = 32 * 1024 * 1024
-"""Rows of a window that wait in memory until all of it is decoded; more of them wait on the disk."""
 
 _MOST_NAMES = 1_000
 """Field names come with the data: from so many on they are counted together, so that memory and log stay bounded."""
@@ -127,9 +125,10 @@ class Load:
         self._sync_started_at, self._trust_eof, self._clock = sync_started_at, trust_eof, clock
         self._framer = framer()
         self._versions = RowVersions()
-        self._aside, self._spill, self._disk_bytes = SpillFile(), Spill(disk_bytes), disk_bytes
+        self._aside, self._disk_bytes = SpillFile(), disk_bytes
         self._window = Window(self._aside, disk_bytes)
         self._routes: dict[str, Route] = {}
+        self._decoder = WindowDecoder(self._routes, bad, disk_bytes)
         self._retired: list[ArrowSink] = []
         self._state: bytes | None = None  # the newest STATE whose records are all with their writers
         self._announced: bytes | None = None  # the STATE before the first SCHEMA
@@ -343,64 +342,41 @@ class Load:
         if self._window.empty:
             return
         window, self._window = self._window, Window(self._aside, self._disk_bytes)
+        metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
         try:
-            fault = self._write(window, window.states[-1] if window.states else None, None)
-            if fault is not None:
-                line = fault.line or 0
-                settled = [state for state in window.states if state.line < line]
-                if settled:
-                    self._write(window, settled[-1], settled[-1].line)
-                raise fault
+            state = window.states[-1] if window.states else None
+            fault = self._write(self._decoder.decode(window, state, metadata), state)
+            if fault is None:
+                return
+            settled = [state for state in window.states if state.line < _line(fault)]
+            if settled:
+                state = settled[-1]
+                self._write(self._decoder.decode(window, state, metadata, upto=state.line), state)
+            raise fault
         finally:
             window.drop()
 
-    def _write(self, window: Window, state: State | None, upto: int | None) -> InputError | None:
-        """Decode and write; returns the first fault, and then nothing was written.
+    def _write(self, found: DecodedWindow, state: State | None) -> InputError | None:
+        """Hand a window's rows to the writers; returns its first fault, and then nothing was written.
 
         Args:
-            window: what to write.
+            found: what it became.
             state: the newest STATE that counts.
-            upto: only lines before this one.
         """
-        metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
-        rows: list[PendingRows] = []
-        waiting, in_memory = 0, 0  # the first of the rows that is in memory; Arrow bytes from there on
-        faults: list[InputError] = []
-        noted: list[tuple[str, Decoded]] = []
-        for stream in window.streams:
-            for run in window.runs(stream):
-                part = run if upto is None else before(run, upto)
-                if part is None:
-                    break
-                try:
-                    results = self._routes[stream].decode(part)
-                except InputError as error:
-                    faults.append(error)
-                    break
-                for sink, decoded, lines in results:
-                    noted.append((sink.stream_name, decoded))
-                    letters = self.bad.letters(decoded, part, metadata.received_at)
-                    rows.append(sink.take(decoded, lines, state.line if state else 0, metadata, letters))
-                    in_memory += rows[-1].bytes
-                if in_memory >= _DECODED_BYTES and self._spill.has_room:
-                    for each in rows[waiting:]:
-                        each.set_aside(self._spill)
-                    waiting, in_memory = len(rows), 0
-        bad = self.bad.fault([decoded for _, decoded in noted])
-        if bad is not None:
-            faults.append(bad)
+        bad = self.bad.fault([decoded for _, decoded in found.noted])
+        faults = found.faults if bad is None else [*found.faults, bad]
         if faults:
             return min(faults, key=_line)
-        self._note(noted)
+        self._note(found.noted)
         if state is not None:
-            for each in rows:
+            for each in found.rows:
                 each.write_settled()
             held = self._unsettled_by(state)
             for sink in self._sinks():
                 if id(sink) not in held:
                     sink.settle()
             self._state = state.text
-        for each in rows:
+        for each in found.rows:
             each.write_tail()
         return None
 

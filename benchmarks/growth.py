@@ -21,12 +21,17 @@ __all__ = ["CASES", "Case", "growth_table"]
 
 _EVENTS = SHAPES["events"]
 _COLUMNS = 5_000
+_MANY = 500
 _LONG = 1 << 20
 
 
 def _columns(source: Random, row: int) -> str:
     numbers = ",".join(f'"c{column:04}":{source.randrange(1_000_000)}' for column in range(1, _COLUMNS))
     return f'{{"id":{row},{numbers}}}'
+
+
+def _sparse(source: Random, row: int) -> str:
+    return f'{{"id":{row},"c{source.randrange(1, _MANY):03}":{source.randrange(1_000_000)}}}'
 
 
 def _value(source: Random, row: int) -> str:
@@ -36,6 +41,7 @@ def _value(source: Random, row: int) -> str:
 
 _INTEGER = {"type": "integer"}
 _COLUMN_PROPERTIES = {"id": _INTEGER} | {f"c{column:04}": _INTEGER for column in range(1, _COLUMNS)}
+_SPARSE_PROPERTIES = {"id": _INTEGER} | {f"c{column:03}": _INTEGER for column in range(1, _MANY)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,10 @@ CASES = (
     Case(
         f"{_COLUMNS:,} columns",
         Shape("columns", f"{_COLUMNS:,} columns", 3_000, _columns, _COLUMN_PROPERTIES),  # type: ignore[arg-type]
+    ),
+    Case(
+        f"{_MANY} columns, of which a record has two",
+        Shape("sparse", f"{_MANY} columns", 300_000, _sparse, _SPARSE_PROPERTIES),
     ),
     Case(
         "values of 1 MB",

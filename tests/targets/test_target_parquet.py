@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import EXECUTABLE, Target, lines, record, schema, state, wait_for
+from harness import EXECUTABLE, Message, Target, lines, record, schema, state, wait_for
 
 from melisma.errors import Interrupted
 from melisma_target_parquet.target import TargetParquet
@@ -91,6 +91,48 @@ def test_a_bad_record_keeps_what_the_state_before_it_covers(target: Target) -> N
     assert "SECRET" not in err
     assert target.rows() == [(1,), (2,)]
     assert target.rows("t") == [(5,), (6,)]
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+@pytest.mark.parametrize(
+    ("between", "last"),
+    [
+        ([state({"a": 2})], b'{"type": "RECORD", "stream": "s", "record": {"n": }}\n'),
+        ([], b'{"type": "RECORD", "stream": "s", "record": {"n": }}\n'),
+        ([state({"a": 2}), record({"n": "y"}), state({"a": 3})], b'{"type": "RECORD", "stream": "s"}\n'),
+        ([state({"a": 2})], b"[]\n"),
+    ],
+)
+def test_a_fault_does_not_hide_one_before_it(
+    target: Target, monkeypatch: pytest.MonkeyPatch, native: str, between: list[Message], last: bytes
+) -> None:
+    """The first one in the input is reported, and what the STATE before it covers is kept."""
+    monkeypatch.setenv("MELISMA_NATIVE", native)
+    messages = lines([schema(), record(1), record(2), state({"a": 1}), record({"n": "x"}), *between])
+    code, out, err = target.run(messages + last)
+    assert (code, out) == (3, ['{"a": 1}'])
+    assert "line 5: is text, not an integer" in err
+    assert target.rows() == [(1,), (2,)]
+
+
+def test_a_carriage_return_within_a_record_does_not_move_the_cut(target: Target) -> None:
+    """It is white space; the rows before the STATE are whole lines all the same."""
+    odd = b'{"type": "RECORD", "stream": "s", "record": {"n":\r2}}\n'
+    code, out, _ = target.run(lines([schema(), record(1)]) + odd + lines([state({"a": 1}), record({"n": "x"})]))
+    assert (code, out) == (3, ['{"a": 1}'])
+    assert target.rows() == [(1,), (2,)]
+
+
+def test_very_many_bad_records_take_little_memory(target: Target) -> None:
+    """Where the first of them ends the run, and where all are skipped; 20 streams of so many columns share a window."""
+    streams = [f"s{number}" for number in range(20)]
+    properties = {"n": {"type": "integer"}, **{f"t{n}": {"type": ["null", "string"]} for n in range(30)}}
+    head = lines(schema(stream, properties) for stream in streams)
+    block = lines(record({"n": "x"}, stream) for stream in streams) * 2_000
+    code, _, err = target.run(head + block * 5)
+    assert code == 3
+    assert "line 21: is text" in err
+    assert target.peak([head, *[block] * 5], on_bad_record="skip") < 500 << 20
 
 
 def test_bad_records_can_be_skipped(target: Target) -> None:

@@ -14,7 +14,7 @@ from harness import EXECUTABLE, Target, lines, record, schema, state
 
 _STREAMS = [f"s{number:02}" for number in range(60)]
 _TEXT = {f"t{number}": {"type": "string"} for number in range(11)}  # so many columns make a share worth the disk
-_ROWS = 3_300  # of each stream, some 70 MB in all: more than memory is good for, as lines and as rows
+_ROWS = 4_400  # of each stream, some 90 MB in all: more than memory is good for, as lines and as rows
 _EVERY = 13_000  # records to a STATE
 
 

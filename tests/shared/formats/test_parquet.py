@@ -142,6 +142,22 @@ def test_encodings_fit_the_first_row_group() -> None:
     assert encodings == {"id": "DELTA_BINARY_PACKED", "at": "DELTA_BINARY_PACKED"}
 
 
+@pytest.mark.parametrize(
+    ("values", "few"),
+    [
+        ([f"u{i}" for i in range(9_000)], False),
+        ([None] * 8_000 + [f"u{i}" for i in range(1_000)], False),
+        ([f"u{i}" if i % 20 == 0 else None for i in range(9_000)], False),
+        ([f"c{i % 700}" for i in range(9_000)], True),
+        ([f"c{i // 50}" for i in range(9_000)], True),
+        (["same"] * 5, True),
+    ],
+)
+def test_a_dictionary_is_for_values_that_repeat(values: list[str | None], few: bool) -> None:
+    """Unique ones get none, however many nulls stand among or before them; a cycle and runs of equal ones do."""
+    assert choose_encodings(pa.table({"s": values}))[0] == (["s"] if few else [])
+
+
 def test_a_chosen_encoding_holds_when_the_data_changes(tmp_path: Path) -> None:
     """Few values first, then many; nulls first, then values: later row groups are whole all the same."""
     few = pa.record_batch([["x"] * 500, pa.nulls(500, pa.int64())], names=["s", "n"])

@@ -47,9 +47,9 @@ def _run(stream: str, lines: Sequence[int], *, scattered: bool = False) -> Run:
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 9), st.booleans()), max_size=60))
 def test_every_line_comes_out_once_in_order_with_its_number(turns: list[tuple[str, int, bool]]) -> None:
     """However streams take turns, and whatever was set aside on the disk between, in two windows after one another."""
-    file = SpillFile()
+    file, line = SpillFile(), 1
     for _ in range(2):
-        window, sent, line = Window(file, 1 << 30), defaultdict[str, list[Run]](list), 1
+        window, sent = Window(file, 1 << 30), defaultdict[str, list[Run]](list)
         for stream, count, scattered in turns:
             run = _run(stream, range(line, line + count), scattered=scattered)
             line += count
@@ -66,6 +66,14 @@ def test_every_line_comes_out_once_in_order_with_its_number(turns: list[tuple[st
             assert [run.data for run in window.runs(stream)] == [run.data for run in found]  # as often as one likes
         window.drop()
     file.close()
+
+
+def test_a_carriage_return_within_a_line_ends_no_line() -> None:
+    """It is white space between two parts of JSON."""
+    lines = [b'{"n":\r1}\n', b'{"n":2}\n', b'{"n":3}\r\n']
+    found = before(Run("a", b"".join(lines), [1, 2, 3], closed=False), 3)
+    assert found is not None
+    assert found.data == b"".join(lines[:2])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, unique=True).map(sorted), st.integers(0, 52))
@@ -92,12 +100,33 @@ def test_lines_of_many_streams_wait_on_the_disk(file: SpillFile) -> None:
     assert file.size == 0
 
 
+def test_a_window_holds_only_so_many_lines(file: SpillFile) -> None:
+    """However short, where each may be a bad record: what is said of those waits in memory."""
+    window = Window(file, 1 << 30, 40)
+    for line in range(1, 41):
+        assert not window.full
+        window.add(_run("abcdefgh"[line % 8], [line]), 1)
+    assert window.full
+
+
+def test_lines_stay_in_memory_where_the_disk_has_little_room(file: SpillFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows must have room beside them, and whoever else uses the disk."""
+    monkeypatch.setattr(module, "_ROOM", 1 << 50)
+    window, line = Window(file, 1 << 30), 1
+    while not window.full:
+        window.add(_run("abcdefgh"[line % 8], [line]), 1)
+        window.relieve()
+        line += 1
+    assert file.size == 0
+
+
 @pytest.mark.parametrize("columns", [1, 1_000])
 def test_a_single_stream_does_not_go_by_way_of_the_disk(
     file: SpillFile, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     """Its window is full before memory is, or at the same time."""
     monkeypatch.setattr(module, "_PER_COLUMN", 16)
+    monkeypatch.setattr(module, "_VALUE_BYTES", 0)
     monkeypatch.setattr(module, "_PER_STREAM", 2 * _KILOBYTE)
     window, line = Window(file, 1 << 30), 1
     while not window.full:
@@ -125,6 +154,7 @@ def test_without_room_on_the_disk_a_window_is_full_when_memory_is(
             line += 1
         window.relieve()
     assert window._held < 4 * _KILOBYTE
+    assert Window(file, disk_bytes)._most == 2 * _KILOBYTE  # the next one does not try again
     assert sorted(n for stream in window.streams for run in window.runs(stream) for n in run.lines) == [*range(1, line)]
 
 
@@ -137,10 +167,12 @@ def test_records_that_leave_most_members_out_count_as_much_as_their_columns_take
     assert line * 500 * 8 < 3 * 500 * _KILOBYTE * 4
 
 
-def test_states_count(file: SpillFile) -> None:
-    """A tap that sends long STATEs does not fill memory with them."""
-    window = Window(file, 0)
-    window.add(_run("a", [1]), 1)
+@pytest.mark.parametrize("disk_bytes", [0, 1 << 30])
+def test_states_count(file: SpillFile, disk_bytes: int) -> None:
+    """A tap that sends long STATEs does not fill memory with them, whatever the disk takes of its records."""
+    window = Window(file, disk_bytes)
+    for stream in "abcdefghij":
+        window.add(_run(stream, [1]), 1)
     sent = 0
     while not window.full:
         sent += 1

@@ -36,10 +36,11 @@ COMPRESSIONS: Mapping[str, tuple[int, int] | None] = {
 """The codecs and their levels; None for a codec without levels."""
 
 _SAMPLE_ROWS = 8_192
-_FIRST_ROWS = 1_024
+_SOME_ROWS = 1_024
+_FEW_ROWS = 128  # say too little
 _ENOUGH_ROWS = 1_024  # what so many rows say of a stream holds for its other files, too
 _DICTIONARY_SHARE = 0.2  # of distinct values in the sample
-_MANY = 0.8  # of distinct values in a quarter of the sample: with fewer in all of it, more of them would repeat
+_MANY = 0.9  # of distinct values in some of the sample: with few in all of it, more of them would repeat
 _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashing them costs more than it can save
 
 
@@ -277,11 +278,19 @@ def _few_values(values: pa.Array) -> bool:
     if not present:  # nothing to go by: a dictionary that grows too big is given up by the encoder
         return True
     # What some rows say is mostly enough: counting them all costs as much as encoding them.
-    first = values.slice(0, min(_FIRST_ROWS, max(1, len(values) // 4)))
-    share = pc.count_distinct(first).as_py() / len(first)
-    if share >= _MANY or share <= _DICTIONARY_SHARE / 2:
-        return bool(share < _MANY)
+    some = _some(values)
+    found = len(some) - some.null_count
+    if found >= _FEW_ROWS:
+        share = pc.count_distinct(some).as_py() / found
+        if share >= _MANY or share <= _DICTIONARY_SHARE / 2:
+            return bool(share < _MANY)
     return bool(pc.count_distinct(values).as_py() <= present * _DICTIONARY_SHARE)
+
+
+def _some(values: pa.Array) -> pa.ChunkedArray:
+    """A part of the values, from four places."""
+    size = min(_SOME_ROWS, len(values) // 4) // 4
+    return pa.chunked_array([values.slice(len(values) * place // 4, size) for place in range(4)], type=values.type)
 
 
 def _delta(kind: pa.DataType) -> bool:

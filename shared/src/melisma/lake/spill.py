@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 import pyarrow as pa
@@ -89,9 +89,19 @@ class Spill:
             self._file.append([data])
         except OSError:
             self._most = 0
+            if self._file is not None and not self._file.size:
+                self._file.close()
+                self._file = None
             return None
         self.bytes += len(data)
         return Spilled(self._file, batch.schema, batch.num_rows, at, len(data))
+
+    def close(self) -> None:
+        """Nothing more is set aside or read."""
+        self._most = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def emptied(self, file: _File, size: int) -> None:
         """All of a file was read, and it is gone."""
@@ -105,10 +115,12 @@ class SpillFile:
 
     Attributes:
         size: bytes in it.
+        refused: the disk did not take some.
     """
 
     def __init__(self) -> None:
         self.size = 0
+        self.refused = False
         self._file: IO[bytes] | None = None
 
     def append(self, pieces: Iterable[bytes | pa.Buffer]) -> None:
@@ -117,18 +129,16 @@ class SpillFile:
         Raises:
             OSError: the disk does not take them.
         """
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
-        self._file.seek(self.size)  # a write that failed may have left a part
-        written = held = 0
-        waiting: list[bytes | pa.Buffer] = []
-        for piece in pieces:
-            waiting.append(piece)
-            held += len(piece)
-            if held >= _WRITE_BYTES:
-                written += _write(self._file, b"".join(waiting))
-                waiting, held = [], 0
-        self.size += written + _write(self._file, b"".join(waiting))
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="melisma-", buffering=0)  # noqa: SIM115
+            self._file.seek(self.size)
+            self.size += _write(self._file, pieces)
+        except OSError:
+            self.refused = True
+            if self._file is not None:
+                os.ftruncate(self._file.fileno(), self.size)  # what it took of them is in others' way
+            raise
 
     def read(self, at: int, size: int) -> bytes:
         """So many bytes from a place on.
@@ -139,26 +149,48 @@ class SpillFile:
         try:
             if self._file is None:
                 raise OSError(errno.EBADF, "closed")
-            return os.pread(self._file.fileno(), size, at)
+            data = os.pread(self._file.fileno(), size, at)
+            while len(data) < size:  # the system gives two gigabytes at a time
+                more = os.pread(self._file.fileno(), size - len(data), at + len(data))
+                if not more:
+                    raise OSError(errno.EIO, "shorter than what was written")
+                data += more
+            return data
         except OSError as error:
             raise refused("read", tempfile.gettempdir(), error) from error
 
     def clear(self) -> None:
-        """Forget what is in it; what comes next takes its room."""
+        """Forget what is in it, and give the room back."""
+        if self._file is not None and self.size:
+            os.ftruncate(self._file.fileno(), 0)
         self.size = 0
 
     def close(self) -> None:
-        """Give its room back."""
+        """Give everything back."""
         self.size = 0
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _write(file: IO[bytes], data: bytes) -> int:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+def _write(file: IO[bytes], pieces: Iterable[bytes | pa.Buffer]) -> int:
+    """Write bytes, small pieces together; how many."""
+    written = held = 0
+    waiting: list[bytes | pa.Buffer] = []
+    for piece in pieces:
+        waiting.append(piece)
+        held += len(piece)
+        if held >= _WRITE_BYTES:
+            written += _write_all(file, waiting)
+            waiting, held = [], 0
+    return written + _write_all(file, waiting)
+
+
+def _write_all(file: IO[bytes], pieces: Sequence[bytes | pa.Buffer]) -> int:
+    data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    rest = data
+    while rest:
+        rest = rest[file.write(rest) :]
     return len(data)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadRecords", "TooManyBadRecords"]
 
+_MOST_LINES = 128 * 1024
 _MOST_NAMES = 1_000
 """Column names come with the data: from so many on they are counted together."""
 
@@ -66,6 +67,21 @@ class BadRecords:
             fix = "Mend the source or the tap, or set column_types or max_bad_records"
             faults.append(TooManyBadRecords(rule, stream=first.stream, column=first.column, line=first.line, fix=fix))
         return min(faults, key=_line, default=None)
+
+    @property
+    def most_lines(self) -> int | None:
+        """How many lines may be decoded together, each of which may be bad; None for any number."""
+        return None if self._policy == "fail" else _MOST_LINES
+
+    def shorten(self, decoded: Decoded) -> BadRecord | None:
+        """Leave out the bad records after the first one that ends the run, there may be very many; gives that one."""
+        if self._policy != "fail":
+            return None
+        for at, (_, error) in enumerate(decoded.bad):
+            if not isinstance(error, NotInContract):
+                del decoded.bad[at + 1 :]
+                return error
+        return None
 
     def letters(self, decoded: Decoded, run: Run, at: dt.datetime) -> list[Letter]:
         """The dead letters of a decoded run; empty where bad records are skipped.

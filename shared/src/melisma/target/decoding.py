@@ -22,6 +22,8 @@ __all__ = ["DecodedWindow", "WindowDecoder"]
 _IN_MEMORY = 32 * 1024 * 1024
 """Arrow bytes of rows that wait in memory until all of their window is decoded; more of them wait on the disk."""
 
+_ON_DISK = 1024 * 1024 * 1024
+
 
 @dataclass(slots=True)
 class DecodedWindow:
@@ -37,6 +39,12 @@ class DecodedWindow:
     noted: list[tuple[str, Decoded]] = field(default_factory=list)
     faults: list[InputError] = field(default_factory=list)
 
+    def drop(self) -> None:
+        """Its rows are not wanted."""
+        for each in self.rows:
+            each.drop()
+        self.rows.clear()
+
 
 class WindowDecoder:
     """Decodes windows: all of a window, before any of its rows goes to a writer.
@@ -48,7 +56,8 @@ class WindowDecoder:
     """
 
     def __init__(self, routes: Mapping[str, Route], bad: BadRecords, disk_bytes: int) -> None:
-        self._routes, self._bad, self._spill = routes, bad, Spill(disk_bytes)
+        self._routes, self._bad = routes, bad
+        self._spill = Spill(min(disk_bytes, _ON_DISK))
 
     def decode(
         self, window: Window, state: State | None, metadata: BatchMetadata, upto: int | None = None
@@ -77,9 +86,13 @@ class WindowDecoder:
                     results = self._routes[stream].decode(part)
                 except InputError as error:
                     found.faults.append(error)
+                    upto = _earlier(upto, error)  # what comes after it does not matter any more
                     break
                 for sink, decoded, lines in results:
                     letters = self._bad.letters(decoded, part, metadata.received_at)
+                    fault = self._bad.shorten(decoded)
+                    if fault is not None:
+                        upto = _earlier(upto, fault)
                     found.noted.append((sink.stream_name, decoded))
                     found.rows.append(sink.take(decoded, lines, settled, metadata, letters))
                     in_memory += found.rows[-1].bytes
@@ -88,3 +101,13 @@ class WindowDecoder:
                         each.set_aside(self._spill)
                     first, in_memory = len(found.rows), 0
         return found
+
+    def close(self) -> None:
+        """Nothing more is decoded: give the disk's room back."""
+        self._spill.close()
+
+
+def _earlier(upto: int | None, error: InputError) -> int | None:
+    if error.line is None:
+        return upto
+    return error.line if upto is None else min(upto, error.line)

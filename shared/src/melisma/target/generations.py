@@ -15,7 +15,7 @@ import msgspec
 
 from melisma.errors import BadMessage, InputError, MelismaError, printable
 from melisma.lake.generation import Switch, Versioned
-from melisma.wire.framing import Run
+from melisma.wire.framing import Run, split_lines
 from melisma.wire.messages import Message, message_dict
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class RowVersions:
             yield run, last, last != known
             self._newest[run.stream] = last
             return
-        lines = run.data.splitlines(keepends=True)
+        lines = split_lines(run.data)
         versions = [self._version(line) for line in lines]
         start = 0
         for index in range(1, len(lines) + 1):

@@ -126,7 +126,7 @@ class Load:
         self._framer = framer()
         self._versions = RowVersions()
         self._aside, self._disk_bytes = SpillFile(), disk_bytes
-        self._window = Window(self._aside, disk_bytes)
+        self._window = self._new_window()
         self._routes: dict[str, Route] = {}
         self._decoder = WindowDecoder(self._routes, bad, disk_bytes)
         self._retired: list[ArrowSink] = []
@@ -225,6 +225,7 @@ class Load:
         for sink in self._sinks():
             sink.settle()
         self._aside.close()
+        self._decoder.close()
         self._commit()
         if self._released is None and self._announced is not None:
             self._print(self._announced)
@@ -239,6 +240,7 @@ class Load:
     def abandon(self) -> None:
         """Drop everything that is not committed."""
         self._aside.close()
+        self._decoder.close()
         for sink in self._sinks():
             sink.abandon()
 
@@ -341,20 +343,24 @@ class Load:
         """
         if self._window.empty:
             return
-        window, self._window = self._window, Window(self._aside, self._disk_bytes)
+        window, self._window = self._window, self._new_window()
         metadata = BatchMetadata(_now(), self._batched_at, self._sync_started_at)
+        state = window.states[-1] if window.states else None
+        first: InputError | None = None  # in the input; one may hide another that comes before it
         try:
-            state = window.states[-1] if window.states else None
-            fault = self._write(self._decoder.decode(window, state, metadata), state)
-            if fault is None:
-                return
-            settled = [state for state in window.states if state.line < _line(fault)]
-            if settled:
-                state = settled[-1]
-                self._write(self._decoder.decode(window, state, metadata, upto=state.line), state)
-            raise fault
+            found = self._decoder.decode(window, state, metadata)
+            while (fault := self._write(found, state)) is not None:
+                first, line = fault, _line(fault)
+                found.drop()
+                state = next((each for each in reversed(window.states) if each.line < line), None)
+                found = self._decoder.decode(window, state, metadata, upto=line)
+            if first is not None:
+                raise first
         finally:
             window.drop()
+
+    def _new_window(self) -> Window:
+        return Window(self._aside, self._disk_bytes, self.bad.most_lines)
 
     def _write(self, found: DecodedWindow, state: State | None) -> InputError | None:
         """Hand a window's rows to the writers; returns its first fault, and then nothing was written.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from singer_sdk.mapper import StreamMap
 
     from melisma.arrow.decode import Decoded
+    from melisma.arrow.types import ColumnType
     from melisma.target.sink import ArrowSink
     from melisma.wire.framing import Run
 
@@ -30,7 +31,7 @@ class Route:
 
     Attributes:
         straight: records go to one sink as they come.
-        width: how many columns it feeds.
+        width: how many columns it feeds, members of objects included.
     """
 
     def __init__(self, stream: str, maps: Sequence[tuple[StreamMap, ArrowSink | None]], schema_line: bytes) -> None:
@@ -38,7 +39,7 @@ class Route:
         self.schema_line = schema_line
         self._maps = [(each, sink) for each, sink in maps if sink is not None]
         first = self._maps[0][0] if len(self._maps) == 1 else None
-        self.width = sum(len(sink.columns.fields) for sink in self.sinks)
+        self.width = sum(_columns(sink.columns.root) for sink in self.sinks)
         self.straight = type(first) is SameRecordTransform and not first.flattening_enabled
 
     @property
@@ -79,6 +80,10 @@ class Route:
                 f'an expression failed on a record of stream "{self.stream}" ({type(error).__name__})',
                 "Mend the expression, or filter such records out with __filter__",
             ) from error
+
+
+def _columns(column: ColumnType) -> int:
+    return sum(_columns(each.type) for each in column.fields) or 1
 
 
 def is_removed(stream_map: StreamMap) -> bool:

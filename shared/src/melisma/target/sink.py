@@ -305,6 +305,11 @@ class PendingRows:
             self._tail.set_aside(spill)
             self.bytes = 0
 
+    def drop(self) -> None:
+        """They are not wanted."""
+        self._settled.drop()
+        self._tail.drop()
+
     def write_settled(self) -> None:
         """Hand over those before the newest STATE. Once."""
         self._settled.write(self.sink)
@@ -325,6 +330,11 @@ class _Half:
     def set_aside(self, spill: Spill) -> None:
         if isinstance(self.rows, pa.RecordBatch):
             self.rows = spill.put(self.rows) or self.rows
+
+    def drop(self) -> None:
+        if isinstance(self.rows, Spilled):
+            self.rows.drop()
+        self.rows = None
 
     def write(self, sink: ArrowSink) -> None:
         rows, self.rows = self.rows, None

@@ -7,6 +7,8 @@ Where many streams take turns, lines that memory has no room for wait on the dis
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,12 +16,13 @@ from dataclasses import dataclass
 
 from melisma.lake.spill import SpillFile
 from melisma.wire.blocks import BLOCK_BYTES
-from melisma.wire.framing import Run
+from melisma.wire.framing import Run, split_lines
 
 __all__ = ["State", "Window", "before"]
 
 _IN_MEMORY = 16 * 1024 * 1024
 _ON_DISK = 512 * 1024 * 1024
+_ROOM = 4  # times as much must be free on the disk: rows wait there, too, and others need it
 _BLOCK = 4 * 1024 * 1024
 _LEAST_BLOCK = 64 * 1024
 _PER_STREAM = 16 * 1024 * 1024
@@ -52,20 +55,23 @@ class Window:
     Args:
         file: where lines may be set aside; `drop` clears it.
         disk_bytes: how many bytes of them.
+        most_lines: it is full with so many; None for any number.
 
     Attributes:
         states: the STATEs.
     """
 
-    def __init__(self, file: SpillFile, disk_bytes: int) -> None:
+    def __init__(self, file: SpillFile, disk_bytes: int, most_lines: int | None = None) -> None:
         self.states: list[State] = []
-        self._most = max(_IN_MEMORY, min(_ON_DISK, disk_bytes))
+        self._most = _IN_MEMORY if file.refused else max(_IN_MEMORY, min(_ON_DISK, disk_bytes))
         self._waiting: dict[str, list[Run]] = {}  # by stream, in memory
         self._aside: dict[str, list[_Aside]] = {}  # by stream, those that came before
         self._file = file
         self._read = 0  # bytes of lines
         self._held = 0  # of those, in memory
-        self._size = 0  # what they and the STATEs count for
+        self._lines, self._most_lines = 0, most_lines
+        self._state_bytes = 0
+        self._size = 0  # what they count for
         self._wanted = 0  # the streams' shares
 
     def add(self, run: Run, columns: int) -> None:
@@ -79,13 +85,13 @@ class Window:
         size = len(run.data)
         self._held += size
         self._read += size
+        self._lines += len(run.lines)
         self._size += max(size, len(run.lines) * columns * _VALUE_BYTES)
 
     def add_state(self, state: State) -> None:
         """Take a STATE that came after all of its lines."""
         self.states.append(state)
-        self._read += len(state.text)
-        self._size += len(state.text)
+        self._state_bytes += len(state.text)
 
     def relieve(self) -> None:
         """Set its lines aside on the disk if there are many in memory. If the disk does not take them it is full."""
@@ -93,6 +99,9 @@ class Window:
             return
         at = self._file.size
         try:
+            if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM * self._most:
+                self._most = _IN_MEMORY
+                return
             self._file.append(run.data for runs in self._waiting.values() for run in runs)
         except OSError:
             self._most = _IN_MEMORY
@@ -107,7 +116,9 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether it is time to decode: enough for each stream's share to be worth a call, and never too much."""
-        return self._size >= self._enough
+        if self._most_lines is not None and self._lines >= self._most_lines:
+            return True
+        return self._size >= self._enough or self._state_bytes >= _IN_MEMORY
 
     @property
     def block_bytes(self) -> int:
@@ -160,7 +171,7 @@ def before(run: Run, line: int) -> Run | None:
     count = bisect_left(run.lines, line)
     if not count:
         return None
-    data = b"".join(run.data.splitlines(keepends=True)[:count]) if count < len(run.lines) else run.data
+    data = b"".join(split_lines(run.data)[:count]) if count < len(run.lines) else run.data
     return Run(run.stream, data, run.lines[:count], run.closed, run.versioned)
 
 

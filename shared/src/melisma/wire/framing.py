@@ -7,6 +7,7 @@ one run. That costs a scan at memory speed; looking at each line costs more than
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from melisma.errors import BadMessage
 from melisma.wire.extension import native_extension
 from melisma.wire.messages import Message, envelope
 
-__all__ = ["Framer", "NativeFramer", "Run", "framer"]
+__all__ = ["Framer", "NativeFramer", "Run", "framer", "split_lines"]
 
 # A beginning that says no more than the type, the stream and the version: what follows is the record.
 _BEGINNING = re.compile(rb'\{(?:\s*"(?:type|stream|version)"\s*:\s*(?:"[^"\\]*"|\d+)\s*,)+\s*"record"')
@@ -43,6 +44,11 @@ class Run:
     lines: Sequence[int]
     closed: bool = False
     versioned: bool = True
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """Lines with their newlines. A carriage return may stand between two parts of a line's JSON: it ends no line."""
+    return io.BytesIO(data).readlines()
 
 
 class Framer:

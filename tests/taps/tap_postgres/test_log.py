@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from melisma.errors import BadRecord, DatabaseError
+from melisma_tap_postgres.server import Server
 
 from .test_types import GOLDEN, VALUES, as_written, fill
 
@@ -241,6 +244,25 @@ def test_the_snapshot_has_what_was_committed_before_it_and_the_log_the_rest(data
         expected = [row[0] for row in connection.execute("SELECT id FROM t ORDER BY id")]
     assert len(expected) > 100
     assert sorted(record["id"] for output in outputs for record in output.records()) == expected
+
+
+def test_a_connection_that_drops_before_a_first_row_goes_on_in_the_logs_snapshot(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed meanwhile comes by the log, and once: the new connection does not see it."""
+    database.run("CREATE TABLE t (id integer PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    read, ended = Server.batches, []
+
+    def reading(self: Server, sql: str, stream: str) -> Iterator[pa.RecordBatch]:
+        if not ended:
+            ended.append(self.rows("SELECT pg_backend_pid() AS pid")[0]["pid"])
+            database.run(f"SELECT pg_terminate_backend({ended[0]}, 60000)", "INSERT INTO t VALUES (2)")
+        return read(self, sql, stream)
+
+    monkeypatch.setattr(Server, "batches", reading)
+    monkeypatch.setattr(Server, "pause", lambda *_: None)
+    assert rows(database.sync(**LOG)) == [(1, False), (2, False)]
+    assert ended
 
 
 def test_a_stream_that_comes_later_gets_a_snapshot_of_its_own(database: Any) -> None:

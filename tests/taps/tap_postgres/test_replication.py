@@ -189,6 +189,24 @@ def test_a_key_of_several_columns_resumes(database: Any, monkeypatch: pytest.Mon
     assert settled + [(r["b"], r["a"]) for r in rest] == keys
 
 
+def test_a_key_that_is_not_a_number_is_no_position(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A STATE cannot hold it, so every STATE holds the last position that can be gone on from."""
+    monkeypatch.setattr(ArrowStream, "STATE_MSG_FREQUENCY", 1)
+    database.run(
+        "CREATE TABLE t (id numeric(9, 1) PRIMARY KEY, filler text)",
+        "INSERT INTO t SELECT i, repeat('x', 300) FROM generate_series(1, 30000) i",
+        "INSERT INTO t VALUES ('NaN')",
+    )
+    messages = database.sync(resume_full_table=True).messages
+    ids = [m["record"]["id"] for m in messages if m["type"] == "RECORD"]
+    states = [m["value"] for m in messages if m["type"] == "STATE"]
+    assert len(states) > 2
+    for state in states[1:-1]:
+        rest = [r["id"] for r in database.sync(state, resume_full_table=True).records()]
+        assert rest
+        assert rest == ids[-len(rest) :]
+
+
 def test_versions_and_resuming_do_not_go_together(database: Any) -> None:
     """A version is what one run reads."""
     with pytest.raises(ConfigError, match=r"resume_full_table.*emit_activate_version_messages"):

@@ -37,7 +37,7 @@ class Relation(Generic[C]):
         dialect: how its database writes names.
         columns: how each is read, in the table's order.
         keys: the primary key's columns, in the key's order.
-        is_view: whether it is a view, of which no log says anything.
+        is_view: whether it is a view, of which no log says anything; False where the log itself finds that out.
     """
 
     dialect: Dialect

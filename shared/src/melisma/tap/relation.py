@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from melisma.errors import CatalogError
+from melisma.errors import CatalogError, ConfigError
 from melisma.sql.columns import is_text, unchanged
 from melisma.sql.key import bookmark, key_value
 from melisma.sql.relation import ReadColumn, Relation
 from melisma.sql.remedy import ConnectionLost
 from melisma.sql.select import Select
 from melisma.tap.log import LOG_BASED, LogStream
-from melisma.tap.sql import FULL_TABLE, INCREMENTAL
+from melisma.tap.sql import FULL_TABLE, INCREMENTAL, refuse_missing
 from melisma.tap.stream import Progress
 
 if TYPE_CHECKING:
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
     from melisma.tap.tap import ArrowTap
 
-__all__ = ["RelationStream", "SqlServer"]
+__all__ = ["RESUME_AFTER", "RelationStream", "SqlServer", "relation_streams"]
 
 RESUME_AFTER = "resume_after"
-"""The bookmark's key in a full table: the primary key of the last row that was sent; null when all of it was."""
+"""The bookmark's key in a full table: the primary key of the last row that was sent; null when all of it was.
+
+A tap that reads a table in another way than by one SELECT has a mark of its own there.
+"""
 
 C = TypeVar("C", bound=ReadColumn)
 
@@ -51,7 +54,13 @@ class RelationStream(LogStream, abc.ABC, Generic[C]):
     """A table or view, read as one stream: whole, from its bookmark on, or whole for the log to go on with.
 
     Write `batches`, `expressions`, `literal` and `as_text`, and what `LogStream` asks for.
+
+    Attributes:
+        snapshot_is_shared: whether the snapshot that a log goes on from is there for other connections, should the one
+            that reads in it drop; if not, such a read fails.
     """
+
+    snapshot_is_shared: ClassVar[bool] = False
 
     def __init__(self, tap: ArrowTap, server: SqlServer, relation: Relation[C], schema: dict[str, Any]) -> None:
         super().__init__(tap, schema=schema, name=relation.stream)
@@ -91,6 +100,17 @@ class RelationStream(LogStream, abc.ABC, Generic[C]):
         for name in order:
             if name not in columns:
                 columns[name] = self.relation.columns[name]
+        yield from self.read(columns, order)
+        if order and not self.incremental:
+            yield Progress({RESUME_AFTER: None})
+
+    def read(self, columns: Mapping[str, C], order: Sequence[str]) -> Iterator[pa.RecordBatch | Progress]:
+        """The rows, and the positions within them: by one SELECT, which goes on from the last row on a new connection.
+
+        Args:
+            columns: to read, those of `order` among them.
+            order: the columns that sort the rows; none for rows as they come.
+        """
         select = self._select(columns, order)
         remaining: int | None = self.config.get("max_record_count")
         failures, sent = 0, False
@@ -105,15 +125,13 @@ class RelationStream(LogStream, abc.ABC, Generic[C]):
                         yield from self._progress(batch, order)
                 break
             except ConnectionLost as error:
-                # A log goes on from the snapshot that went with the connection.
-                if self.log_based or failures >= self.server.retries or (sent and not select.start):
+                gone = self.log_based and not self.snapshot_is_shared
+                if gone or failures >= self.server.retries or (sent and not select.start):
                     raise
                 self.logger.warning("%s; going on from the last row", error)
                 self.server.pause(failures)
                 failures += 1
                 self.server.reconnect()
-        if order and not self.incremental:
-            yield Progress({RESUME_AFTER: None})
 
     def columns(self) -> dict[str, C]:
         """How the columns that this run reads are read, as the catalog has them.
@@ -185,3 +203,39 @@ class RelationStream(LogStream, abc.ABC, Generic[C]):
         sql = f"SELECT EXISTS (SELECT 1 FROM {self.relation.sql} WHERE {column} IS NULL) AS found"  # noqa: S608
         if self.server.rows(sql)[0]["found"]:
             self.warn_of_nulls()
+
+
+T = TypeVar("T", bound=RelationStream[Any])
+
+
+def relation_streams(
+    tap: ArrowTap, find: Callable[[], Sequence[Relation[C]]], make: Callable[[Relation[C], dict[str, Any]], T]
+) -> list[T]:
+    """The streams of a database server's tap, with the columns of the catalog where one is given.
+
+    Args:
+        tap: its settings may have `resume_full_table` and `default_replication_method`.
+        find: asks the server what there is.
+        make: the stream of a relation, by its JSON Schema.
+
+    Raises:
+        ConfigError: two settings exclude each other.
+        CatalogError: the catalog selects a stream that is not there.
+    """
+    if tap.config.get("resume_full_table") and tap.config.get("emit_activate_version_messages"):
+        rule = "cannot go with emit_activate_version_messages: a version begins and ends with one run"
+        raise ConfigError("resume_full_table", rule, "Set one of them to false")
+    catalog, method = tap.input_catalog, tap.config.get("default_replication_method")
+    streams = []
+    for relation in find():
+        entry = catalog.get_stream(relation.stream) if catalog is not None else None
+        if catalog is not None and entry is None:
+            continue
+        stream = make(relation, entry.schema.to_dict() if entry is not None else relation.json_schema())
+        stream.primary_keys = relation.keys
+        if method:
+            stream.forced_replication_method = FULL_TABLE if method == LOG_BASED and relation.is_view else method
+        streams.append(stream)
+    if catalog is not None:
+        refuse_missing(catalog, {stream.name for stream in streams})
+    return streams

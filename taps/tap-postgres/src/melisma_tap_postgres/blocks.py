@@ -26,23 +26,18 @@ import pyarrow as pa
 
 from melisma.sql.dialect import POSTGRES
 from melisma.sql.parallel import read_in_order
+from melisma.sql.relation import Relation
 from melisma.sql.select import Select
+from melisma.tap.relation import RESUME_AFTER
 from melisma.tap.stream import Progress
-from melisma_tap_postgres.discover import Relation
 from melisma_tap_postgres.heap import Heap, Mark, Range, find_heap, snapshot_mark
 from melisma_tap_postgres.server import Server
 from melisma_tap_postgres.sqlstate import ConnectionLost
+from melisma_tap_postgres.typemap import Column
 
-__all__ = ["RESUME_AFTER", "BlockRead"]
+__all__ = ["BlockRead"]
 
 _log = logging.getLogger(__name__)
-
-
-RESUME_AFTER = "resume_after"
-"""The bookmark's key in a full table: the primary key of the last row that was sent, or a mark among the blocks.
-
-Null when all of it was sent.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +55,13 @@ class BlockRead:
     server: Server
     config: Mapping[str, Any]
     stream: str
-    relation: Relation
+    relation: Relation[Column]
     heap: Heap
     before: Mark | None
 
     @classmethod
     def wanted(
-        cls, server: Server, config: Mapping[str, Any], relation: Relation, place: Any, *, by_key: bool
+        cls, server: Server, config: Mapping[str, Any], relation: Relation[Column], place: Any, *, by_key: bool
     ) -> BlockRead | None:
         """The read of a full table by its blocks; None where it is not wanted, or cannot be.
 

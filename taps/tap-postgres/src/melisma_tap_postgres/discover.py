@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from melisma.errors import ConfigError
 from melisma.sql.dialect import POSTGRES
+from melisma.sql.relation import Relation
 from melisma_tap_postgres.server import Server
 from melisma_tap_postgres.typemap import Column, PgType, map_column
 
-__all__ = ["Relation", "find_relations", "is_valid_utf8"]
+__all__ = ["find_relations", "is_valid_utf8"]
 
 _COLUMNS = """
 SELECT n.nspname::text AS schema, c.relname::text AS name, a.attname::text AS "column", a.atttypid::bigint AS type,
@@ -38,47 +38,7 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 
 
-@dataclass(slots=True)
-class Relation:
-    """A table or view.
-
-    Attributes:
-        columns: how each is read, in the table's order.
-        keys: the primary key's columns, in the key's order.
-    """
-
-    schema: str
-    name: str
-    comment: str | None = None
-    columns: dict[str, Column] = field(default_factory=dict)
-    comments: dict[str, str] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
-
-    @property
-    def stream(self) -> str:
-        """The stream's name."""
-        return f"{self.schema}-{self.name}"
-
-    @property
-    def sql(self) -> str:
-        """What stands after FROM."""
-        return POSTGRES.path([self.schema, self.name])
-
-    def json_schema(self) -> dict[str, Any]:
-        """The stream's JSON Schema, with the comments as descriptions; a key's columns are never null."""
-        properties: dict[str, Any] = {}
-        for name, column in self.columns.items():
-            node = dict(column.node)
-            if name in self.keys:
-                node["type"] = [kind for kind in node["type"] if kind != "null"]
-            if name in self.comments:
-                node["description"] = self.comments[name]
-            properties[name] = node
-        schema: dict[str, Any] = {"type": "object", "properties": properties}
-        return schema | ({"description": self.comment} if self.comment else {})
-
-
-def find_relations(server: Server, config: Mapping[str, Any]) -> list[Relation]:
+def find_relations(server: Server, config: Mapping[str, Any]) -> list[Relation[Column]]:
     """All that the user may read, in the schemas that are asked for.
 
     Raises:
@@ -87,13 +47,13 @@ def find_relations(server: Server, config: Mapping[str, Any]) -> list[Relation]:
     wanted = config.get("filter_schemas") or []
     _check_schemas(server, wanted)
     types = {row["oid"]: row for row in server.rows(_TYPES)}
-    found: dict[tuple[str, str], Relation] = {}
+    found: dict[tuple[str, str], Relation[Column]] = {}
     places: dict[tuple[str, str], dict[str, int]] = {}
     for row in server.rows(_COLUMNS):
         where = (row["schema"], row["name"])
         if wanted and row["schema"] not in wanted:
             continue
-        relation = found.setdefault(where, Relation(*where, row["table_comment"]))
+        relation = found.setdefault(where, Relation(POSTGRES, *where, row["table_comment"]))
         if row["column"] is None:
             continue
         kind = _type(types, row["type"], row["sql"], row["modifier"])

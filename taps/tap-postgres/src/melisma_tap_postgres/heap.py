@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from melisma_tap_postgres.discover import Relation
+from melisma.sql.relation import Relation
 from melisma_tap_postgres.server import Server
+from melisma_tap_postgres.typemap import Column
 
 __all__ = ["Heap", "Mark", "Range", "find_heap", "snapshot_mark"]
 
@@ -107,7 +108,7 @@ class Mark:
         return f"melisma_source.ctid < '({self.block},0)' AND {_between(self.low, high)}{known}"
 
 
-def find_heap(server: Server, relation: Relation) -> Heap | None:
+def find_heap(server: Server, relation: Relation[Column]) -> Heap | None:
     """Where a table's rows lie; None if it cannot be read by blocks.
 
     That is so for views and foreign tables, tables with another way of storage, servers before PostgreSQL 14, and users
@@ -132,7 +133,7 @@ def find_heap(server: Server, relation: Relation) -> Heap | None:
     )
 
 
-def snapshot_mark(server: Server, relation: Relation, heap: Heap) -> tuple[Mark, int]:
+def snapshot_mark(server: Server, relation: Relation[Column], heap: Heap) -> tuple[Mark, int]:
     """The mark of a read that has not begun, and the first transaction that the connection's snapshot cannot see."""
     [found] = server.rows(
         "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS low, "

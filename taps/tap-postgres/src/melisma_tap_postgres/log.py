@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from melisma.errors import ConfigError, DatabaseError, UsageError
+from melisma.sql.relation import Relation as Discovered
 from melisma.tap.log import Boundary, Change, ChangeLog, Entry, LogStream, NewSchema, Snapshot, Truncation
-from melisma_tap_postgres.discover import Relation as Discovered
 from melisma_tap_postgres.discover import find_relations
 from melisma_tap_postgres.pgoutput import (
     UNCHANGED,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from melisma_tap_postgres.read import TableStream
     from melisma_tap_postgres.server import Server
+    from melisma_tap_postgres.typemap import Column
 
 __all__ = ["PostgresLog"]
 
@@ -259,7 +260,7 @@ class PostgresLog(ChangeLog):
             stream, positions[stream.name], places, [order.index(name) for name in stream.primary_keys]
         )
 
-    def _altered(self, stream: TableStream, relation: Relation) -> Discovered | None:
+    def _altered(self, stream: TableStream, relation: Relation) -> Discovered[Column] | None:
         """The table as it is now, if it has got columns since it was discovered."""
         known = stream.relation.columns
         if self._settled or all(name in known for name, _ in relation.columns):

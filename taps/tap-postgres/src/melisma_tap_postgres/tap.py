@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from singer_sdk import Tap
 from singer_sdk.helpers.capabilities import TapCapabilities
 
-from melisma.errors import ConfigError
 from melisma.tap.follow import LogTap
 from melisma_tap_postgres.settings import CONFIG
 
@@ -36,28 +35,15 @@ class TapPostgres(LogTap):
 
     def discover_streams(self) -> Sequence[TableStream]:
         """The tables and views that the user may read, with the columns of the catalog where one is given."""
-        from melisma.tap.sql import refuse_missing
+        from melisma.tap.relation import relation_streams
         from melisma_tap_postgres.discover import find_relations
         from melisma_tap_postgres.read import TableStream
 
-        if self.config.get("resume_full_table") and self.config.get("emit_activate_version_messages"):
-            rule = "cannot go with emit_activate_version_messages: a version begins and ends with one run"
-            raise ConfigError("resume_full_table", rule, "Set one of them to false")
-        catalog = self.input_catalog
-        streams = []
-        for relation in find_relations(self._server, self.config):
-            entry = catalog.get_stream(relation.stream) if catalog is not None else None
-            if catalog is not None and entry is None:
-                continue
-            schema = entry.schema.to_dict() if entry is not None else relation.json_schema()
-            stream = TableStream(self, self._server, relation, schema)
-            stream.primary_keys = relation.keys
-            if self.config.get("default_replication_method"):
-                stream.forced_replication_method = self.config["default_replication_method"]
-            streams.append(stream)
-        if catalog is not None:
-            refuse_missing(catalog, {stream.name for stream in streams})
-        return streams
+        return relation_streams(
+            self,
+            lambda: find_relations(self._server, self.config),
+            lambda relation, schema: TableStream(self, self._server, relation, schema),
+        )
 
     def change_log(self) -> PostgresLog:
         """The database's own log, through one replication slot."""

@@ -19,6 +19,8 @@ from melisma.tap.tap import ArrowTap
 
 from .output import Output, sync
 
+pytest.register_assert_rewrite(f"{__package__}.sql_replication")  # its asserts say what they found
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 

@@ -41,6 +41,12 @@ class Database(SQLDatabase):
         return catalog
 
 
+def kill(database: Database) -> None:
+    """End the tap's connection, from another one."""
+    sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name = %s"
+    assert database.rows(sql, database.name, "tap-postgres")
+
+
 @pytest.fixture(scope="session")
 def address() -> Any:
     """Where the server listens."""

@@ -8,7 +8,7 @@ table into docs/faults.md.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import random
 import shutil
@@ -318,13 +318,8 @@ def meltanolabs(address: dict[str, str], name: str, environment: Path) -> Contes
 
 def server_address() -> dict[str, str]:
     """Of the tests' PostgreSQL server, which is started if it does not run."""
-    path = ROOT / "tests/services/postgres.py"
-    spec = importlib.util.spec_from_file_location("services_postgres", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, str] = module.start()
+    sys.path.append(str(ROOT / "tests" / "services"))
+    found: dict[str, str] = importlib.import_module("postgres").start()
     return found
 
 

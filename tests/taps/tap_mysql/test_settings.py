@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from pathlib import Path
 from typing import Any
 
+import mariadb
 import pytest
 
 from melisma.errors import BadRecord, CatalogError, ConfigError
@@ -14,7 +14,7 @@ from melisma.sql.remedy import ConnectionLost, Remedy
 from melisma_tap_mysql.error_numbers import remedy
 from melisma_tap_mysql.settings import connection_arguments, wanted_schemas
 
-from .conftest import execute, service
+from .conftest import execute
 
 SHOP = (
     "CREATE TABLE orders (id integer, line integer, total decimal(9,2) NOT NULL COMMENT 'in euros', "
@@ -155,7 +155,7 @@ def test_tls_proves_who_the_server_is(database: Any) -> None:
         "CREATE VIEW v AS SELECT variable_value AS cipher FROM information_schema.session_status "
         "WHERE variable_name = 'Ssl_cipher'"
     )
-    path = Path(service().authority())
+    path = mariadb.SERVER.authority()
     for settings in ({"ssl_ca": str(path)}, {"ssl": True, "ssl_ca": path.read_text(encoding="utf-8")}, {}):
         assert database.sync(**settings).records()[0]["cipher"] != ""
     assert database.sync(ssl=True, ssl_verify_cert=False).records()[0]["cipher"] != ""

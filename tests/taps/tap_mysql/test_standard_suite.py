@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mariadb
 from singer_sdk.testing import get_tap_test_class
 
 from melisma_tap_mysql.tap import TapMySQL
 
-from .conftest import execute, server
+from ..sql_database import started
+from .conftest import execute
 
-_ADDRESS = server()
+_ADDRESS = started(mariadb.start)
 
 # Streams carry the database's name, and every worker has to collect the same tests. So it stays, whoever comes first.
 execute(

@@ -22,7 +22,7 @@ from melisma_tap_postgres.heap import snapshot_mark
 from melisma_tap_postgres.server import Server
 from melisma_tap_postgres.sqlstate import ConnectionLost
 
-from .test_replication import kill
+from .conftest import kill
 
 ROWS = 30_000
 TABLE = (

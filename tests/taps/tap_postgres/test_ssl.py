@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from database_server import address_at, free_port
 
 from melisma.errors import ConfigError, MelismaError
+from postgres import SERVER
 
-from .conftest import Database, service, started
+from ..sql_database import started
+from .conftest import Database
 
 pytestmark = pytest.mark.slow
 
@@ -69,19 +73,20 @@ def certificates() -> Iterator[Certificates]:
 @pytest.fixture(scope="module")
 def secure(certificates: Certificates) -> Iterator[dict[str, str]]:
     """A server that talks over SSL only."""
-    module, folder = service(), Path(tempfile.mkdtemp(prefix="postgres-ssl-"))
+    folder, port = Path(tempfile.mkdtemp(prefix="postgres-ssl-")), free_port()
     for name in ("server.crt", "server.key", "ca.crt"):
         (folder / name).write_text(certificates.text(name), encoding="utf-8")
         (folder / name).chmod(0o600)
     files = {"ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl_ca_file": "ca.crt"}
     settings = {"ssl": "on", "wal_level": "replica", **{key: str(folder / name) for key, name in files.items()}}
-    note = started(lambda: module.start_cluster(folder, settings, RULES))
-    address = {key: note[key] for key in ("host", "port", "user", "password")}
+    started(lambda: SERVER.start_cluster(folder, port, settings, RULES))
+    address = address_at(port)
     with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
         for name in ("certified", "plain"):
             connection.execute(f"CREATE DATABASE {name}")
     yield address
-    module.stop_cluster(note["data"])
+    SERVER.end(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ import os
 import psycopg
 from singer_sdk.testing import get_tap_test_class
 
+import postgres
 from melisma_tap_postgres.tap import TapPostgres
 
-from .conftest import server, slots
+from ..sql_database import started
+from .conftest import slots
 
-_ADDRESS = server()
+_ADDRESS = started(postgres.start)
 _NAME = f"suite_{os.getpid()}"  # every worker collects this module
 
 

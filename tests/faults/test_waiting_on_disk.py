@@ -22,8 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from melisma.errors import MelismaError
+from melisma.lake.spill import Spill, SpillFile
 from melisma.target import bad_records, decoding, load, window
 from melisma.target import target as module
+from melisma.target.window import Window
 from melisma.wire.blocks import BlockReader
 from melisma_target_parquet.target import TargetParquet
 
@@ -118,3 +120,19 @@ def test_what_lands_does_not_depend_on_where_it_waited(
         with _limits(small=small):
             outcomes.append(_run(data, config))
     assert outcomes[0] == outcomes[1]
+
+
+def test_small_limits_do_send_lines_and_rows_to_the_disk() -> None:
+    """Else the other test would compare nothing; and without them nothing goes there."""
+    data = _lines(Random(1), 0, b"")
+    for small in (False, True):
+        with (
+            _limits(small=small),
+            patch.object(Window, "relieve", autospec=True, side_effect=Window.relieve) as relieved,
+            patch.object(SpillFile, "append", autospec=True, side_effect=SpillFile.append) as lines,
+            patch.object(Spill, "put", autospec=True, side_effect=Spill.put) as rows,
+        ):
+            _run(data, {})
+        assert relieved.called
+        assert rows.called == small
+        assert (lines.call_count > rows.call_count) == small

@@ -78,8 +78,8 @@ class Target:
         assert "Traceback" not in text, text
         return process.returncode, out.decode().splitlines(), text
 
-    def peak(self, data: Iterable[bytes], **settings: Any) -> int:
-        """Run it to its end; gives the most memory that it has had, in bytes."""
+    def peak(self, data: Iterable[bytes], *, code: int = 0, **settings: Any) -> int:
+        """Run it to its end, with this exit code; gives the most memory that it has had, in bytes."""
         status = self.folder / "status"
         command = [sys.executable, "-c", MEASURED, str(status), "--config", str(self.config(**settings))]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -87,7 +87,7 @@ class Target:
             for each in data:
                 process.stdin.write(each)
             process.stdin.close()
-        assert process.returncode == 0
+        assert process.returncode == code
         return int(status.read_text().split("VmHWM:")[1].split("kB")[0]) * 1024
 
     def rows(self, stream: str = "s", columns: str = "*") -> list[tuple[Any, ...]]:

@@ -60,6 +60,20 @@ def last_commit(lake: Any) -> dict[str, Any]:
     return found
 
 
+def test_each_bad_record_is_one_letter_on_both_sides_of_a_state(lake: Any) -> None:
+    """Those before the newest STATE and those after it: each once, with its own line and record."""
+    data = lines(schema(), record("a"), record(1), record("b"), state({"a": 1}), record("c"), record(2), record("d"))
+    assert lake.run(data, **KEEP)[0] == 0
+    kept = [letter for file in lake.letters() for letter in letters(file)]
+    assert [(each["line"], json.loads(each["record"])["record"]["c"]) for each in kept] == [
+        (2, "a"),
+        (4, "b"),
+        (6, "c"),
+        (8, "d"),
+    ]
+    assert values(lake) == [1, 2]
+
+
 def test_bad_records_are_kept_with_the_reason(lake: Any) -> None:
     """The line as it came, where it stood and what was wrong; good rows land, and both are counted in one entry."""
     bad = '{"type": "RECORD", "stream": "s", "record": {"c": "naïve"}, "time_extracted": "2024-01-01T00:00:00Z"}'

@@ -148,7 +148,7 @@ def test_encodings_fit_the_first_row_group() -> None:
         ([f"u{i}" for i in range(9_000)], False),
         ([None] * 8_000 + [f"u{i}" for i in range(1_000)], False),
         ([f"u{i}" if i % 20 == 0 else None for i in range(9_000)], False),
-        ([f"c{i % 700}" for i in range(9_000)], True),
+        ([f"c{i % 1_400}" for i in range(9_000)], True),
         ([f"c{i // 50}" for i in range(9_000)], True),
         (["same"] * 5, True),
     ],

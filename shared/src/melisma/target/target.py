@@ -284,10 +284,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             what = f'stream "{printable(stream)}": {count} values of "{printable(name)}"'
             self.logger.warning("%s not stored: not in the schema", what)
         self.logger.info(
-            "%d records in %d files committed in %d commits",
-            load.records - load.bad.met,
-            load.counts["files"],
-            load.counts["commits"],
+            "%s in %s committed in %s",
+            _counted(load.records - load.bad.met, "record"),
+            _counted(load.counts["files"], "file"),
+            _counted(load.counts["commits"], "commit"),
         )
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -371,6 +371,10 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         super().append_builtin_config(config_jsonschema)
         if not own:
             del properties["batch_config"]  # how a tap writes files; what a target may read is `batch_roots`
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Reader(GenericSingerReader[bytes]):

@@ -174,6 +174,18 @@ def test_a_signal_commits_what_is_settled(target: Target, signum: int) -> None:
     assert target.rows() == [(1,)]
 
 
+def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is said of it goes past the logger, whose stream may not be entered twice."""
+    target = TargetParquet(config={"destination_path": str(tmp_path)})
+    monkeypatch.setattr(target, "_load", object())
+    monkeypatch.setattr(type(target.logger), "handle", lambda *_: pytest.fail("logged"))
+    target._handle_termination(signal.SIGTERM, None)
+    assert capfd.readouterr().err.splitlines()[-1] == "signal 15: finishing what is being written"
+    assert target._signal == signal.SIGTERM
+
+
 def test_kill_9_leaves_nothing_that_looks_like_data(target: Target) -> None:
     """A run that is killed leaves no file that a reader could take for data; the next run cleans up and goes on."""
     with target.start(row_group_size_rows=10) as process:

@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import math
+import re
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -89,8 +90,8 @@ def same_moment(text: Any) -> Any:
         return [same_moment(each) for each in text]
     if isinstance(text, str) and "." in text and text.endswith("Z") and "T" in text:
         return text.removesuffix("Z").rstrip("0") + "Z"
-    if isinstance(text, str) and len(text) == 15 and text[8] == ".":
-        return text.rstrip("0").removesuffix(".") if text.endswith("000000") else text
+    if isinstance(text, str) and re.fullmatch(r"\d\d:\d\d:\d\d\.\d+", text):
+        return text.rstrip("0").removesuffix(".")
     return text
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -296,7 +298,8 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
             raise Interrupted(signum)
         if self._signal is None:
             self._signal = signum
-            self.logger.warning("signal %d: finishing what is being written", signum)
+            with contextlib.suppress(OSError):  # not by a logger: the signal may have come while it writes a line
+                os.write(2, b"signal %d: finishing what is being written\n" % signum)
 
     @classmethod
     def invoke(  # type: ignore[override]

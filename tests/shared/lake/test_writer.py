@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from melisma.arrow.types import ColumnType, Field, Kind, StreamSchema
@@ -65,6 +65,8 @@ operations = st.lists(
         st.tuples(st.just("settle"), st.just(0)),
         st.tuples(st.just("close"), st.booleans()),
         st.tuples(st.just("settle_close"), st.booleans()),
+        st.tuples(st.just("take"), st.booleans()),
+        st.tuples(st.just("settle_take"), st.booleans()),
     ),
     max_size=25,
 )
@@ -82,10 +84,21 @@ operations = st.lists(
     buffered=st.sampled_from([1, 2_000, 1 << 20]),
     spilled=st.sampled_from([0, 5_000, 1 << 30]),
 )
+@example(  # a commit of nothing, while the open file holds the tail
+    steps=[("write", 3), ("take", True), ("write", 3), ("settle_take", True)],
+    partitions=1,
+    partitioned=False,
+    group_rows=1,
+    group_bytes=1 << 20,
+    file_bytes=1 << 20,
+    open_files=1,
+    buffered=1 << 20,
+    spilled=0,
+)
 def test_rows_read_back_are_those_of_the_model(
     steps, partitions, partitioned, group_rows, group_bytes, file_bytes, open_files, buffered, spilled
 ) -> None:
-    """For any writes, STATEs and closes: what is committed is what a list would hold, in order in each partition."""
+    """For any writes, STATEs and commits: what is committed is what a list would hold, in order in each partition."""
     schema = stream()
     options = ParquetOptions(row_group_rows=group_rows, row_group_bytes=group_bytes, max_file_bytes=file_bytes)
     budget = WriteBudget(open_files, buffered, spilled_bytes=spilled)
@@ -103,7 +116,7 @@ def test_rows_read_back_are_those_of_the_model(
                 next_id += argument
                 writer.write(batch(schema, ids, partitions))
                 tail += ids
-            if step in ("settle", "settle_close"):
+            if step.startswith("settle"):
                 writer.settle()
                 settled, tail = settled + tail, []
             if step in ("close", "settle_close"):
@@ -117,6 +130,14 @@ def test_rows_read_back_are_those_of_the_model(
                 lake.commit(staged, None)
                 committed += new
                 settled, tail = [], []
+            if step in ("take", "settle_take"):
+                if argument:
+                    writer.flush_settled()
+                staged = writer.take_settled()
+                assert sum(file.rows for file in staged) == len(settled)
+                lake.commit(staged, None)
+                committed += settled
+                settled = []
             assert budget.open_files <= open_files
         for number in range(partitions if partitioned else 1):
             folder = Path(directory, "orders", f"p=p{number}") if partitioned else Path(directory, "orders")

@@ -107,6 +107,9 @@ class UpsertWriter:
         """A STATE was read: every row taken so far may be committed under it."""
         self._settled = self._written
 
+    def flush_settled(self) -> None:
+        """Nothing to begin: the commit merges them."""
+
     def take_settled(self) -> list[Changes]:
         """The settled rows; the tail stays."""
         if not self._settled:

@@ -256,6 +256,15 @@ class StreamWriter:
         self._reset()
         return kept
 
+    def flush_settled(self) -> None:
+        """Begin to write the settled rows out: other streams can do so while these are being encoded.
+
+        Raises:
+            StorageError: the store fails; the writer can only be abandoned then.
+        """
+        for partition in self._partitions.values():
+            partition.flush_settled()
+
     def take_settled(self) -> list[StagedFile]:
         """Finish the files of the settled rows, in order of writing; the tail stays, and the writer goes on.
 
@@ -366,14 +375,17 @@ class _Partition:
         self.finish_settled()
         self.drop()
 
+    def flush_settled(self) -> None:
+        """Begin to finish the file with all settled rows. `finish_settled` comes next, or `drop`."""
+        self.flush(tail=False)
+        if self._file is not None and self._file_epoch != self._writer.epoch:
+            self._file.finish()
+
     def finish_settled(self) -> None:
         """Finish the file with all settled rows; the tail stays."""
-        self._catch_up()
-        if self._file is not None and self._file_epoch == self._writer.epoch:
-            return  # all of it is tail, and so is the buffer
-        while self._settled:
-            self._write_group()
-        self._close_file()
+        self.flush(tail=False)
+        if self._file_epoch != self._writer.epoch:  # else all of the file is tail, and so is the buffer
+            self._close_file()
 
     @property
     def holds_rows(self) -> bool:

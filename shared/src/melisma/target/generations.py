@@ -198,6 +198,10 @@ class VersionedWriter:
         """See Writer."""
         self._writer.settle()
 
+    def flush_settled(self) -> None:
+        """See Writer."""
+        self._writer.flush_settled()
+
     def take_settled(self) -> Sequence[Any]:
         """See Writer."""
         return [Versioned(item, self._version) for item in self._writer.take_settled()]

@@ -406,6 +406,8 @@ class Load:
         staged: list[Any] = []
         facts = Facts()
         for sink in sinks:
+            sink.flush_settled()
+        for sink in sinks:
             files, tally = sink.take_settled()
             staged += files
             if tally.read:

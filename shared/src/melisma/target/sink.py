@@ -44,6 +44,9 @@ class Writer(Protocol):
     def settle(self) -> None:
         """A STATE was read: every row taken so far may be committed under it."""
 
+    def flush_settled(self) -> None:
+        """Begin to finish the settled rows; `take_settled` comes next, after that of other writers."""
+
     def take_settled(self) -> Sequence[Any]:
         """Finish the settled rows; the tail stays. What is returned is what `commit` takes."""
 
@@ -237,6 +240,12 @@ class ArrowSink(Sink):
             self._settled_boundary = self._boundary.boundary
         self._settled.add(self._tail)
         self._tail = Tally()
+
+    def flush_settled(self) -> None:
+        """Begin to finish the settled rows: one stream's are encoded while the next one's are fetched."""
+        for writer in (*self._former, self._writer):
+            if writer is not None:
+                writer.flush_settled()
 
     def take_settled(self) -> tuple[Sequence[Any], Tally]:
         """Finish the settled rows, and say what became of the records behind them; the tail stays."""

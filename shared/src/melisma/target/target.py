@@ -317,8 +317,11 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         if about:
             cls.print_about(about_format)
             sys.exit(0)
+        from melisma.arrow.memory import use_system_pool
+
         if not committed_state:
             cls.print_version(print_fn=cls.logger.info)
+        use_system_pool()
         target = cls(
             config=config.config if config else {},
             parse_env_config=config.parse_env if config else False,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -13,28 +15,48 @@ import pyarrow as pa
 __all__ = ["BackgroundWriter"]
 
 
-class _Encoder:
-    """One row group of all files is under way at a time, so that memory stays bounded whatever the number of files."""
+_AT_ONCE = 32 << 20
+"""Arrow bytes of row groups of all files that are under way together; one that is larger goes alone."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "melisma-encoder")
-        self._latest: Future[None] | None = None
+_MOST = 8
+
+
+class _Encoder:
+    """Encodes row groups on other threads, a bounded number of bytes together, whatever the number of files.
+
+    So large ones go one at a time, and small ones, as many streams or partitions have them, as many as there are
+    processors.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, "melisma-encoder")
+        self._under_way: deque[tuple[Future[None], int]] = deque()
+        self._bytes, self._waiting = 0, threads + 1  # one is at hand when another is done
 
     def submit(self, encode: Callable[[pa.Table], None], table: pa.Table) -> Future[None]:
-        if self._latest is not None:
-            wait([self._latest])
-        self._latest = self._pool.submit(encode, table)
-        return self._latest
+        size = table.nbytes
+        while self._under_way and (len(self._under_way) >= self._waiting or self._bytes + size > _AT_ONCE):
+            future, done = self._under_way.popleft()
+            wait([future])
+            self._bytes -= done
+        self._bytes += size
+        future = self._pool.submit(encode, table)
+        self._under_way.append((future, size))
+        return future
 
 
-_ENCODER = _Encoder()
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_ENCODER = _Encoder(min(_MOST, _processors()))
 
 
 class BackgroundWriter(abc.ABC):
     """Writes one file, a row group per call. Write `_encode` and `_finish`.
 
-    A call returns while its row group is being encoded on another thread, and waits for the one before it; so at
-    most one is under way. What fails there is raised by the next call.
+    A call returns while its row group is being encoded on another thread, and waits for the file's one before it; so
+    at most one is under way. What fails there is raised by the next call.
 
     Args:
         sink: a writable binary file; not closed.
@@ -47,6 +69,7 @@ class BackgroundWriter(abc.ABC):
     def __init__(self, sink: Any, schema: pa.Schema) -> None:
         self._sink, self._schema = sink, schema
         self._under_way: Future[None] | None = None
+        self._finishing = False
         self.rows = 0
 
     def write_row_group(self, batches: Sequence[pa.RecordBatch]) -> None:
@@ -56,10 +79,29 @@ class BackgroundWriter(abc.ABC):
         self._under_way = _ENCODER.submit(self._encode, table)
         self.rows += table.num_rows
 
+    def finish(self) -> None:
+        """Let the thread that encodes the last row group write what ends the file, too; `close` comes next."""
+        encoded, ended = self._under_way, Future[None]()
+        if encoded is None:
+            return
+
+        def end(encoded: Future[None]) -> None:
+            try:
+                encoded.result()
+                self._finish()
+            except BaseException as error:
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        self._under_way, self._finishing = ended, True
+        encoded.add_done_callback(end)
+
     def close(self) -> None:
         """Write what ends the file. The sink stays open."""
         self._wait()
-        self._finish()
+        if not self._finishing:
+            self._finish()
 
     def abandon(self) -> None:
         """Give the writer up, with no end to the file."""

@@ -29,6 +29,9 @@ class FileWriter(Protocol):
         They may be written on another thread; what fails there is raised by the next call.
         """
 
+    def finish(self) -> None:
+        """Begin to write what ends the file; nothing more is written to it, and `close` comes next."""
+
     def close(self) -> None:
         """Write what ends the file. The sink stays open."""
 

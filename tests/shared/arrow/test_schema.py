@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melisma.arrow import schema as schema_module
 from melisma.arrow import type_table
 from melisma.arrow.schema import stream_schema
 from melisma.arrow.types import ColumnType, Kind, StreamSchema
@@ -219,6 +220,14 @@ def test_references_that_multiply_are_refused() -> None:
     assert stream_schema("s", schema, (), {"c": "json"}).fields[0].type.kind is Kind.JSON
 
 
+def test_a_wide_definition_that_is_named_often_is_refused() -> None:
+    """Columns that are alike count as others do."""
+    wide = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(1_000)}}
+    properties = {f"c{i}": {"$ref": "#/definitions/wide"} for i in range(60)}
+    with pytest.raises(BadSchema, match="more than 50,000 nodes"):
+        stream_schema("s", {"properties": properties, "definitions": {"wide": wide}})
+
+
 def test_five_thousand_columns() -> None:
     """A very wide stream keeps every column, in order."""
     names = [f"column_{i}" for i in range(5000)]
@@ -327,6 +336,39 @@ _JSON = st.recursive(
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(_KEYWORDS), children, max_size=4),
     max_leaves=20,
 )
+
+
+_SCALARS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["string", "integer", "number", "boolean", "null", "object", ["string", "null"], "none"])},
+    optional={
+        "format": st.sampled_from(["date", "time", "date-time", "uuid", "int64"]),
+        "maximum": st.sampled_from([1, 1.0, True, "1", Decimal(1), 2**63, 2**70]),
+        "maxLength": st.integers(0, 3),
+        "nullable": st.booleans(),
+        "multipleOf": st.sampled_from([1, 0.01, Decimal("0.01")]),
+        "precision": st.integers(1, 40),
+        "enum": st.just(["a"]),
+        "description": st.text(max_size=3),
+    },
+)
+
+
+@given(st.lists(_SCALARS | _JSON, min_size=2, max_size=5))
+def test_columns_that_were_read_before_are_read_the_same(nodes: list[Any]) -> None:
+    """What is kept of a node is what the node says, whatever came before it."""
+
+    def read(node: Any) -> str:
+        try:
+            found = column(node)
+        except BadSchema as error:
+            return str(error)
+        return repr(found)
+
+    alone = []
+    for node in nodes:
+        schema_module._LEAVES.clear()
+        alone.append(read(node))
+    assert [read(node) for node in nodes + nodes] == alone + alone
 
 
 @given(_JSON)

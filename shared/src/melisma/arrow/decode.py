@@ -110,14 +110,13 @@ class RunDecoder:
         self._envelope = envelope
         self._validator = Validator(schema, constraints=validate)
         self._names = {each.name for each in schema.fields}
-        self._parse = _parse_options(schema, envelope, on_unknown_field) if by_block else None
-        self._native = (
-            native_decoder(
+        self._native = self._parse = None
+        if by_block:
+            self._native = native_decoder(
                 schema, validate=validate, on_unknown_field=on_unknown_field, ignored=ignored, envelope=envelope
             )
-            if by_block
-            else None
-        )
+            if self._native is None:
+                self._parse = _parse_options(schema, envelope, on_unknown_field)
 
     def decode(self, run: Run) -> Decoded:
         """Decode a run.

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from melisma.errors import BadSchema, printable
 
-__all__ = ["MAX_DEPTH", "TYPES", "Alternative", "Document", "same_value"]
+__all__ = ["KEYWORDS", "MAX_DEPTH", "TYPES", "Alternative", "Document", "same_value"]
 
 MAX_DEPTH = 64
 """Levels of nesting that become columns of their own; what lies deeper becomes JSON text."""
@@ -54,6 +54,9 @@ _SHAPES: dict[str, type | None] = {
     **dict.fromkeys(_NUMBERS, None),
 }
 """The keywords that matter, with what their value must be where anything else has no meaning."""
+
+KEYWORDS = _SHAPES.keys()
+"""The keywords that matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,7 @@ class Document:
         Raises:
             BadSchema: the node is no schema, or a reference leads nowhere or out of the document.
         """
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            rule = f"the schema comes to more than {MAX_NODES:,} nodes when its references are followed"
-            raise self._error(rule, column, 'Keep a column near the top as text: column_types: {"<column>": "json"}')
+        self.count(column)
         if node is False:
             return []
         keywords = self._plain({} if node is True else node, column)
@@ -130,6 +130,17 @@ class Document:
             options = [self.alternatives(part, active, column=column, depth=depth + 1) for part in group]
             found = _both(found, list(itertools.chain.from_iterable(options)))
         return found
+
+    def count(self, column: str | None) -> None:
+        """Count a node that was read.
+
+        Raises:
+            BadSchema: there are too many of them.
+        """
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            rule = f"the schema comes to more than {MAX_NODES:,} nodes when its references are followed"
+            raise self._error(rule, column, 'Keep a column near the top as text: column_types: {"<column>": "json"}')
 
     def _referred(self, reference: str, active: frozenset[str], column: str | None, depth: int) -> list[Alternative]:
         pointer = reference.removeprefix(self._identifier) if self._identifier else reference

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from melisma.arrow.column_types import named_type
 from melisma.arrow.numeric import DECIMAL_FORMATS, decimal_digits, fit_decimal, integer_type
-from melisma.arrow.refs import MAX_DEPTH, TYPES, Alternative, Document, same_value
+from melisma.arrow.refs import KEYWORDS, MAX_DEPTH, TYPES, Alternative, Document, same_value
 from melisma.arrow.types import ColumnType, Field, Kind, StreamSchema
 from melisma.errors import BadSchema, ConfigError, printable
 
@@ -77,6 +77,28 @@ def stream_schema(
     return StreamSchema(stream, root, _key(stream, key_properties, root), schema)
 
 
+_LEAVES: dict[str, ColumnType] = {}
+"""Columns by their nodes: nearly all columns of all streams are of a few kinds, and it is the reading that costs."""
+
+_MOST_LEAVES, _LONGEST_LEAF = 1_000, 500
+_LEAF_KEYWORDS = {"type", "nullable", "precision", "scale", *_CONSTRAINTS["number"], *_CONSTRAINTS["string"]} - {*_ANY}
+
+
+def _leaf(node: object) -> str:
+    """The keywords of a node that has nothing in it, as text; empty for any other one, or where they are long."""
+    if not isinstance(node, dict):
+        return ""
+    said = {key: value for key, value in node.items() if key in KEYWORDS}
+    kinds = said.get("type")
+    if not isinstance(kinds, str | list) or "object" in kinds or "array" in kinds:
+        return ""
+    try:
+        text = repr(said) if said.keys() <= _LEAF_KEYWORDS else ""
+    except ValueError:  # an integer of thousands of digits
+        return ""
+    return text if len(text) <= _LONGEST_LEAF else ""
+
+
 class _Mapping:
     """The mapping of one schema."""
 
@@ -109,6 +131,17 @@ class _Mapping:
         override = self._overrides.get(path)
         if override is not None:
             return replace(override, nullable=self._allows_null(node, path, active))
+        leaf = _leaf(node) if depth <= MAX_DEPTH else ""
+        found = _LEAVES.get(leaf)
+        if found is not None:
+            self._document.count(path)
+            return found
+        found = self._any_column(node, path, depth, active)
+        if leaf and len(_LEAVES) < _MOST_LEAVES:
+            _LEAVES[leaf] = found
+        return found
+
+    def _any_column(self, node: object, path: str, depth: int, active: frozenset[str]) -> ColumnType:
         alternatives = self._document.alternatives(node, active, column=path)
         if depth > MAX_DEPTH or any(a.opaque for a in alternatives):
             return replace(_JSON_TEXT, nullable=not alternatives or any(a.allows_null for a in alternatives))

@@ -233,9 +233,12 @@ def plan(
     names: dict[str, str] = {}
     discarded: dict[str, Mode] = {}
     for name, each in new.items():
+        if known is None:
+            columns[name], names[name] = stored(each.type), name
+            continue
         change, place, joined = _fit(stream, name, each.type, columns, cases, large, new.keys())
-        mode = "evolve" if known is None or name in METADATA_COLUMNS else contract.mode(stream, name)
-        if change is not None and known is not None:
+        mode = "evolve" if name in METADATA_COLUMNS else contract.mode(stream, name)
+        if change is not None:
             changes.append(change)
             if mode == "freeze":
                 raise BadSchema(f"{change}, and schema_contract is freeze", stream=stream, column=name, fix=_WAYS_OUT)
@@ -263,10 +266,7 @@ def plan(
             raise BadSchema("its key changes, and schema_contract is freeze", stream=stream, fix=_WAYS_OUT)
         changes.append(Change("key", ""))
     table.columns, table.key_properties = columns, incoming.key_properties
-    reads = tuple(
-        replace(each, type=reading(each.type, columns[names[name]])) if name in names else each
-        for name, each in new.items()
-    )
+    reads = tuple(_read(each, columns[names[name]]) if name in names else each for name, each in new.items())
     return Evolution(
         stream,
         table,
@@ -351,6 +351,11 @@ def _override(before: str, stream: str) -> str:
         f'Set column_types to "{before}" for it if its values fit that, or give the stream '
         f"{printable(stream)} another name with stream_maps (__alias__) and load it anew"
     )
+
+
+def _read(each: Field, lake: ColumnType) -> Field:
+    read = reading(each.type, lake)
+    return each if read is each.type else replace(each, type=read)
 
 
 def _written(name: str, column: ColumnType, new: Mapping[str, Field], names: Mapping[str, str]) -> Field:

@@ -121,6 +121,8 @@ class FaultyObjects:
 class MemoryFiles:
     """Data files in a dict of path -> rows; staged ones in another that readers do not see."""
 
+    at_once = 1
+
     def __init__(self) -> None:
         self.visible: dict[str, list[Row]] = {}
         self.staged: dict[str, list[Row]] = {}
@@ -155,6 +157,8 @@ class MemoryFiles:
 class FaultyFiles:
     """DataFiles behind Faults."""
 
+    at_once = 1
+
     def __init__(self, inner: DataFiles, faults: Faults) -> None:
         self._inner, self._faults = inner, faults
 
@@ -177,6 +181,8 @@ class FaultyFiles:
 
 class DiskFiles:
     """Data files on disk: JSON lines, staged under `_melisma`, renamed to be published."""
+
+    at_once = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import time
+import weakref
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +23,11 @@ TIMEOUT = 60
 class _Writer(BackgroundWriter):
     """Writes a line for each row group, and a last one."""
 
-    def __init__(self, meet: threading.Barrier | None = None, fail: str = "") -> None:
+    def __init__(
+        self, meet: threading.Barrier | None = None, fail: str = "", alone: threading.Lock | None = None
+    ) -> None:
         super().__init__(io.BytesIO(), pa.schema([("a", pa.int64())]))
-        self._meet, self._fail = meet, fail
+        self._meet, self._fail, self._alone = meet, fail, alone
 
     @property
     def lines(self) -> list[str]:
@@ -31,6 +36,10 @@ class _Writer(BackgroundWriter):
     def _encode(self, table: pa.Table) -> None:
         if self._meet is not None:
             self._meet.wait(TIMEOUT)
+        if self._alone is not None:
+            assert self._alone.acquire(blocking=False)
+            time.sleep(0.05)
+            self._alone.release()
         if self._fail == "encode":
             raise OSError("encode")
         self._sink.write(b"%d\n" % table.num_rows)
@@ -61,12 +70,13 @@ def test_small_row_groups_of_two_files_are_encoded_at_once() -> None:
     assert [writer.lines for writer in writers] == [["3", "end"]] * 2
 
 
-def test_large_row_groups_are_encoded_one_at_a_time(encoder: Any) -> None:
+@pytest.mark.usefixtures("encoder")
+def test_large_row_groups_are_encoded_one_at_a_time() -> None:
     """So that memory holds one of them, whatever the number of files."""
-    writers = [_Writer() for _ in range(5)]
+    alone = threading.Lock()
+    writers = [_Writer(alone=alone) for _ in range(5)]
     for writer in writers:
         writer.write_row_group([LARGE])
-        assert encoder._bytes <= max(background._AT_ONCE, LARGE.nbytes)
     for writer in writers:
         writer.close()
     assert [writer.lines for writer in writers] == [[str(LARGE.num_rows), "end"]] * 5
@@ -107,3 +117,16 @@ def test_a_file_that_is_being_finished_can_be_given_up() -> None:
     writer.write_row_group([SMALL])
     writer.finish()
     writer.abandon()
+
+
+@pytest.mark.usefixtures("encoder")
+def test_nothing_holds_a_file_that_was_written() -> None:
+    """A writer is gone when its last user is: what it holds is not left to the end of the process."""
+    writer = _Writer()
+    writer.write_row_group([SMALL])
+    writer.finish()
+    writer.close()
+    gone = weakref.ref(writer)
+    del writer
+    gc.collect()
+    assert gone() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,50 @@ def test_the_next_open_leaves_all_of_a_commit_or_nothing(
     assert set(files.visible) == live
     assert files.staged == {} or at == 1
     assert live == ({"a/1", "a/2", "a/3"} if committed_state(objects, "p") == state(3) else {"a/1"})
+
+
+class FarFiles(MemoryFiles):
+    """Files of a store that takes several requests at once; `called` sees each file before it is published."""
+
+    at_once = 8
+
+    def called(self, path: str) -> None:
+        """Write it."""
+
+    def publish(self, handle: str, path: str) -> None:
+        self.called(path)
+        super().publish(handle, path)
+
+
+def test_files_of_a_store_that_is_far_away_are_published_at_once(objects: MemoryObjects) -> None:
+    """Each waits for the three others: one after the other they would never be published."""
+    files, meet = FarFiles(), threading.Barrier(4)
+    files.called = lambda _: meet.wait(60) and None  # type: ignore[method-assign]
+    run = begin(objects, files, "r1")
+    run.commit([files.stage(f"a/{n}", "a", [(n, n)]) for n in range(4)], state(1))
+    assert sorted(files.visible) == ["a/0", "a/1", "a/2", "a/3"]
+
+
+def test_when_one_of_several_fails_none_appears_later(objects: MemoryObjects) -> None:
+    """What is under way is waited for, and taken back with the rest."""
+    files, failed, late = FarFiles(), threading.Event(), threading.Event()
+
+    def called(path: str) -> None:
+        if path == "a/2":
+            failed.set()
+            raise StorageError("write", path, "refused")
+        if path == "a/1":
+            failed.wait(60)
+            time.sleep(0.3)
+            late.set()
+
+    files.called = called  # type: ignore[method-assign]
+    run = begin(objects, files, "r1")
+    with pytest.raises(StorageError, match="refused"):
+        run.commit([files.stage(f"a/{n}", "a", [(n, n)]) for n in range(1, 20)], state(1))
+    assert late.wait(60)
+    assert (files.visible, files.staged) == ({}, {})
+    assert committed_state(objects, "p") is None
 
 
 def test_files_are_never_finished_for_a_dead_run(objects: MemoryObjects, files: MemoryFiles) -> None:

@@ -42,8 +42,14 @@ def test_a_refusal_is_said_in_plain_words(
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{QUOTED}</Message></Error>"
     faulty_proxy.answer, faulty_proxy.times = (".", status, text.encode()), 1000
     objects = objects_of(store)
+
+    def write() -> None:
+        staged = store.stage("", "x")
+        staged.close()
+        store.publish(staged)
+
     actions = [
-        lambda: store.stage("", "x").close(),
+        write,
         lambda: list(store.unfinished()),
         lambda: store.glob("a*"),
         lambda: objects.put_if_absent("a", b"1"),

@@ -311,6 +311,7 @@ class _LakeFiles:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._staged: dict[str, StagedObject] = {}
+        self.at_once = store.at_once
 
     def add(self, staged: StagedObject) -> str:
         self._staged[staged.handle] = staged

@@ -14,6 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -137,10 +138,20 @@ class ObjectStore(Store):
         prefix: the root's key, without a slash at its end; empty for the whole bucket.
     """
 
+    at_once = 8
+
     def __init__(self, root: StoreUrl, objects: Any) -> None:
         super().__init__(root)
         self.objects, self.prefix = objects, root.path.strip("/")
         self._etags: dict[str, str] = {}  # of what was published here
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads of requests that nobody waits for at once."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.at_once, "melisma-requests")
+        return self._pool
 
     def open_raw(self, path: str) -> BinaryIO:
         """See Store."""
@@ -182,6 +193,8 @@ class ObjectStore(Store):
 
     def publish(self, staged: StagedObject) -> None:
         """See Store."""
+        assert isinstance(staged, _StagedCopy)  # noqa: S101 - only our own `stage` makes them
+        staged.settle()
         final = self.key(staged.final_path)
         with self.failing("write", staged.final_path):
             obstore.copy(self.objects, self.key(staged.handle), final, overwrite=False)
@@ -352,6 +365,7 @@ class _StagedCopy(StagedObject):
     def __init__(self, store: ObjectStore, temporary_path: str, final_path: str) -> None:
         self.handle, self.final_path, self.bytes_written = temporary_path, final_path, 0
         self._store = store
+        self._closing: Future[None] | None = None
         with store.failing("write", temporary_path):
             self._writer = obstore.open_writer(store.objects, store.key(temporary_path))
 
@@ -365,13 +379,19 @@ class _StagedCopy(StagedObject):
     def close(self) -> None:
         if not self.closed:
             super().close()
+            self._closing = self._store.pool.submit(self._writer.close)
+
+    def settle(self) -> None:
+        """Wait until it is whole."""
+        if self._closing is not None:
             with self._store.failing("write", self.handle):
-                self._writer.close()
+                self._closing.result()
 
     def drop(self) -> None:
         # An upload that is not closed comes to nothing when it is forgotten.
         with contextlib.suppress(StorageError):
-            if self.closed:
+            if self._closing is not None:
+                self._closing.exception()
                 self._store.delete(self.handle)
             super().close()
 

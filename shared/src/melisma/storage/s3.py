@@ -14,8 +14,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import BoundedSemaphore
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,6 +34,7 @@ from obstore.store import S3Store
 from melisma.errors import ConfigError, StorageError
 from melisma.storage.answers import code_of, refusal
 from melisma.storage.object_store import CONNECTION, ObjectStore, client_options
+from melisma.storage.room import Room
 from melisma.storage.store import StagedObject
 from melisma.storage.url import StoreUrl
 
@@ -44,7 +44,7 @@ PART_BYTES = 8 << 20
 """Bytes of one part of an upload; the protocol wants at least 5 MiB of all but the last, and at most 10,000 parts."""
 
 _PARTS = 10_000
-_AT_ONCE = 4  # parts under way, of all files of a store together
+_UNDER_WAY = 4 * PART_BYTES  # of all files of a store together
 _HANDLE = "s3-mpu"
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 
@@ -69,7 +69,7 @@ def open_s3(root: StoreUrl, options: Mapping[str, Any]) -> ObjectStore:
         "retries": {"mode": "standard", "max_attempts": 6},
         "connect_timeout": 10,
         "read_timeout": 60,
-        "max_pool_connections": _AT_ONCE + 2,
+        "max_pool_connections": 2 * ObjectStore.at_once + 2,
         # Each part carries its MD5, which every server of this protocol checks; few know the newer checksums.
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
@@ -210,15 +210,7 @@ class _Bucket(ObjectStore):
         super().__init__(root, objects)
         self.client, self.bucket = client, root.bucket
         self.payer, self.encryption, self.own_key = payer, {**encryption, **own_key}, own_key
-        self.slots = BoundedSemaphore(_AT_ONCE)
-        self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def pool(self) -> ThreadPoolExecutor:
-        """The threads that upload parts."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_AT_ONCE, "melisma-upload")
-        return self._pool
+        self.room = Room(_UNDER_WAY)
 
     def stage(self, temporary_path: str, final_path: str) -> StagedObject:  # noqa: ARG002 - needs no name
         return _Upload(self, final_path)
@@ -273,11 +265,11 @@ class _Bucket(ObjectStore):
 
 
 class _Upload(StagedObject):
-    """An unfinished multipart upload. Its parts go out in the background; `close` waits for them."""
+    """An unfinished multipart upload. All of it happens in the background; to publish it is to wait for it."""
 
     def __init__(self, store: _Bucket, final_path: str) -> None:
         self.final_path, self.bytes_written = final_path, 0
-        self.upload = ""
+        self._begun: Future[str] | None = None
         self._store, self._key = store, store.key(final_path)
         self._buffer = bytearray()
         self._sums: list[bytes] = []
@@ -290,13 +282,31 @@ class _Upload(StagedObject):
         return f"{_HANDLE}:{self.final_path}:{self.upload}"
 
     @property
+    def upload(self) -> str:
+        """What the store calls it; empty before the first part.
+
+        Raises:
+            StorageError: the store did not begin it.
+        """
+        if self._begun is None:
+            return ""
+        with self._store.failing("write", self.final_path):
+            return self._begun.result()
+
+    @property
     def address(self) -> dict[str, str]:
         """The upload, as requests name it."""
         return {"Bucket": self._store.bucket, "Key": self._key, "UploadId": self.upload}
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The parts, as the last request lists them."""
+        """The parts, as the last request lists them, once all are there.
+
+        Raises:
+            StorageError: the store did not take one.
+        """
+        while self._under_way:
+            self._take_answer()
         return [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(self._tags, 1)]
 
     @property
@@ -322,8 +332,6 @@ class _Upload(StagedObject):
         if self._buffer or not self._sums:
             self._send(bytes(self._buffer))
             self._buffer.clear()
-        while self._under_way:
-            self._take_answer()
 
     def drop(self) -> None:
         """Revoke the upload, once nothing of it is under way any more."""
@@ -333,17 +341,13 @@ class _Upload(StagedObject):
             if not future.cancel():
                 future.exception()
         self._under_way.clear()
-        if self.upload:
-            with contextlib.suppress(StorageError):  # the next run revokes it then
+        with contextlib.suppress(StorageError):  # the next run revokes it then
+            if self.upload:
                 self._store.abort(self.final_path, self.upload)
 
     def _send(self, data: bytes) -> None:
-        if not self.upload:
-            with self._store.failing("write", self.final_path):
-                answer = self._store.client.create_multipart_upload(
-                    Bucket=self._store.bucket, Key=self._key, **self._store.encryption, **self._store.payer
-                )
-            self.upload = str(answer["UploadId"])
+        if self._begun is None:
+            self._begun = self._store.pool.submit(self._begin)
         if len(self._sums) == _PARTS:
             where = self._store.display(self.final_path)
             raise StorageError("write", where, "the file is too big for the store", 'Lower "max_file_size_mb"')
@@ -351,14 +355,20 @@ class _Upload(StagedObject):
             self._take_answer()
         digest = hashlib.md5(data, usedforsecurity=False).digest()
         self._sums.append(digest)
-        self._store.slots.acquire()
+        taken = self._store.room.take(len(data))
         future = self._store.pool.submit(self._upload_part, len(self._sums), data, digest)
-        future.add_done_callback(lambda _: self._store.slots.release())
+        future.add_done_callback(lambda _: self._store.room.give_back(taken))
         self._under_way.append(future)
 
     def _take_answer(self) -> None:
         with self._store.failing("write", self.final_path):
             self._tags.append(self._under_way.popleft().result())
+
+    def _begin(self) -> str:
+        answer = self._store.client.create_multipart_upload(
+            Bucket=self._store.bucket, Key=self._key, **self._store.encryption, **self._store.payer
+        )
+        return str(answer["UploadId"])
 
     def _upload_part(self, number: int, data: bytes, digest: bytes) -> str:
         answer = self._store.client.upload_part(

@@ -10,7 +10,7 @@ import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from melisma.errors import StorageError
 from melisma.storage import codecs
@@ -65,7 +65,12 @@ class Store(abc.ABC):
     """A directory tree of files, local or remote, below one root.
 
     What is abstract here is for reading; a store that cannot keep two writers apart has no more.
+
+    Attributes:
+        at_once: how many requests at a time take less time than one after the other.
     """
+
+    at_once: ClassVar[int] = 1
 
     distribution = "melisma"  # the connector's own, which a missing extra is to be installed with
 

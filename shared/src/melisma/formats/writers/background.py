@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+
+from melisma.storage.room import Room
 
 __all__ = ["BackgroundWriter"]
 
@@ -30,18 +31,13 @@ class _Encoder:
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, "melisma-encoder")
-        self._under_way: deque[tuple[Future[None], int]] = deque()
-        self._bytes, self._waiting = 0, threads + 1  # one is at hand when another is done
+        self._room = Room(_AT_ONCE)
+        self._least = _AT_ONCE // (threads + 1)  # one is at hand when another is done
 
     def submit(self, encode: Callable[[pa.Table], None], table: pa.Table) -> Future[None]:
-        size = table.nbytes
-        while self._under_way and (len(self._under_way) >= self._waiting or self._bytes + size > _AT_ONCE):
-            future, done = self._under_way.popleft()
-            wait([future])
-            self._bytes -= done
-        self._bytes += size
+        taken = self._room.take(max(table.nbytes, self._least))
         future = self._pool.submit(encode, table)
-        self._under_way.append((future, size))
+        future.add_done_callback(lambda _: self._room.give_back(taken))
         return future
 
 

@@ -101,6 +101,19 @@ def test_bad_records_are_kept_with_the_reason(lake: Any) -> None:
     assert duckdb.sql(query).fetchall() == [("is text, not an integer",)]
 
 
+def test_a_letter_is_text_whatever_its_line_is(lake: Any) -> None:
+    """Bytes in a member that nobody reads may be no UTF-8: they are replaced, in that line alone."""
+    odd = b'{"type": "RECORD", "stream": "s", "record": {"c": "a"}, "x": "\xff\xe2\x82"}\n'
+    other = {**record('\u00e9"\x01'), "x": "\U0001f600"}
+    data = lines(schema()) + odd + json.dumps(other, ensure_ascii=False).encode() + b"\n" + lines(state({}))
+    assert lake.run(data, **KEEP)[0] == 0
+    (file,) = lake.letters()
+    assert [each["record"] for each in letters(file)] == [
+        odd.decode("utf-8", "replace").rstrip("\n"),
+        json.dumps(other, ensure_ascii=False),
+    ]
+
+
 def test_letters_are_cut_where_the_rows_are(lake: Any) -> None:
     """A run that is cut off keeps the letters that its last STATE covers, and no later ones."""
     data = lines(schema(), record("a"), record(1), state({"a": 1}), record("b"), record(2)) + b'{"type": "RECO'

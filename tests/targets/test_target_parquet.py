@@ -124,7 +124,7 @@ def test_a_carriage_return_within_a_record_does_not_move_the_cut(target: Target)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "code"), [("fail", 3), ("skip", 0)])
+@pytest.mark.parametrize(("policy", "code"), [("fail", 3), ("skip", 0), ("dead_letter", 0)])
 def test_very_many_bad_records_take_little_memory(target: Target, policy: str, code: int) -> None:
     """800,000 of them in a row, of 100 streams, which without limits wait in one window: up to 1.4 GB."""
     streams = [f"s{number}" for number in range(100)]

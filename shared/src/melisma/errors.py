@@ -101,6 +101,7 @@ class InputError(MelismaError):
         fix: what to do about it.
     """
 
+    __slots__ = ("column", "file", "fix", "line", "rule", "stream")  # very many wait together
     exit_code = 3
 
     def __init__(
@@ -114,16 +115,18 @@ class InputError(MelismaError):
         fix: str = "",
     ) -> None:
         self.rule, self.stream, self.column, self.line, self.file, self.fix = rule, stream, column, line, file, fix
+
+    def __str__(self) -> str:
         where = []
-        if stream is not None:
-            where.append(f'stream "{printable(stream)}"')
-        if file is not None:
-            where.append(f'file "{printable(file)}"')
-        if column is not None:
-            where.append(f'column "{printable(column)}"')
-        if line is not None:
-            where.append(f"line {line}")
-        super().__init__(_sentence(where, rule, fix))
+        if self.stream is not None:
+            where.append(f'stream "{printable(self.stream)}"')
+        if self.file is not None:
+            where.append(f'file "{printable(self.file)}"')
+        if self.column is not None:
+            where.append(f'column "{printable(self.column)}"')
+        if self.line is not None:
+            where.append(f"line {self.line}")
+        return _sentence(where, self.rule, self.fix)
 
 
 class BadMessage(InputError):

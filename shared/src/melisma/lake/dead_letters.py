@@ -1,31 +1,29 @@
 """Dead letters: records that broke their schema, kept with the reason, in the same entry as the rows around them.
 
 Files are `_melisma/<pipeline>/dead_letters/<stream>/<run>-<n>.jsonl.zst`, one JSON object a line (`Letter`). A file
-is staged and committed as a data file is, and like one never holds letters from both sides of the newest STATE.
+is written, staged and committed as a data file is, and like one never holds letters from both sides of the newest
+STATE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from melisma.arrow.schema import stream_schema
 from melisma.errors import StorageError
-from melisma.lake.writer import StagedFile
-from melisma.storage.codecs import open_encoded
+from melisma.formats.writers.jsonl import JsonLinesFormat
+from melisma.lake.writer import StagedFile, StreamWriter, WriteBudget
 
 if TYPE_CHECKING:
     from melisma.storage.store import StagedObject, Store
 
-__all__ = ["DeadLetterWriter", "Letter", "LetterStaging", "read_letters"]
-
-EXTENSION = "jsonl.zst"
-
-_BUFFER = 4 << 20
-"""So many bytes of letters after the newest STATE wait in memory; more go to a file of their own."""
-
-_JSON = msgspec.json.Encoder()
+__all__ = ["LETTERS", "DeadLetterWriter", "Letter", "LetterStaging", "read_letters"]
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +45,16 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     at: str
     record: str
-    run: str = ""
+    run: str
+
+
+_SCHEMA: dict[str, Any] = {
+    "properties": {name: {"type": "integer" if name == "line" else "string"} for name in Letter.__struct_fields__}
+}
+LETTERS = stream_schema("", _SCHEMA, (), {}).arrow
+"""Letters as rows, which take little memory and may wait on the disk; `run` may be null for the run that meets them."""
+
+_FORMAT = JsonLinesFormat("zstd", row_group_bytes=4 << 20)
 
 
 class LetterStaging(Protocol):
@@ -62,75 +69,43 @@ class LetterStaging(Protocol):
         """Drop it."""
 
 
-class DeadLetterWriter:
-    """Writes one stream's letters; `settle`, `take_settled` and `abandon` are a sink's writer's."""
+class DeadLetterWriter(StreamWriter):
+    """Writes one stream's letters, as rows are written.
 
-    def __init__(self, lake: LetterStaging, stream: str) -> None:
-        self._lake, self._stream = lake, stream
-        self._settled: _LetterFile | None = None
-        self._tail: _LetterFile | None = None
-        self._done: list[StagedFile] = []
-        self._buffer: list[bytes] = []
-        self._size = 0
+    Args:
+        lake: where files are staged.
+        stream: its name.
+        budget: shared by the letters of all streams.
+    """
 
-    def write(self, letters: Iterable[Letter]) -> None:
-        """Take letters. Until `settle` they are of the tail."""
-        for letter in letters:
-            line = _JSON.encode(msgspec.structs.replace(letter, run=letter.run or self._lake.run)) + b"\n"
-            self._buffer.append(line)
-            self._size += len(line)
-        if self._size > _BUFFER:
-            self._tail = self._tail or _LetterFile(self._lake, self._stream)
-            self._drain(self._tail)
+    def __init__(self, lake: LetterStaging, stream: str, budget: WriteBudget) -> None:
+        super().__init__(_Letters(lake), stream_schema(stream, _SCHEMA, (), {}), _FORMAT, budget)
+        self._run = lake.run
 
-    def settle(self) -> None:
-        """A STATE was read: every letter so far comes before it."""
-        if self._tail is not None:
-            self._done.append(self._tail.close())
-            self._tail = None
-        if self._buffer:
-            self._settled = self._settled or _LetterFile(self._lake, self._stream)
-            self._drain(self._settled)
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take letters (`LETTERS`). Until `settle` they are of the tail.
 
-    def take_settled(self) -> Sequence[StagedFile]:
+        Raises:
+            StorageError: the store fails; the writer can only be abandoned then.
+        """
+        *columns, run = batch.columns
+        super().write(pa.RecordBatch.from_arrays([*columns, pc.fill_null(run, self._run)], schema=LETTERS))
+
+    def take_settled(self) -> list[StagedFile]:
         """Finish the files of the settled letters; the tail stays."""
-        if self._settled is not None:
-            self._done.append(self._settled.close())
-            self._settled = None
-        done, self._done = self._done, []
-        return done
-
-    def abandon(self) -> None:
-        """Drop everything."""
-        for file in (self._settled, self._tail):
-            if file is not None:
-                self._lake.discard(file.staged)
-        for done in self._done:
-            self._lake.discard(done.handle)
-        self._settled = self._tail = None
-        self._done, self._buffer, self._size = [], [], 0
-
-    def _drain(self, file: _LetterFile) -> None:
-        file.write(self._buffer)
-        self._buffer, self._size = [], 0
+        return [replace(file, kind="dead_letter") for file in super().take_settled()]
 
 
-class _LetterFile:
-    def __init__(self, lake: LetterStaging, stream: str) -> None:
-        self.staged = lake.stage_letters(stream, EXTENSION)
-        self._stream = stream
-        self._packed = open_encoded(self.staged, "zstd")
-        self._rows = 0
+class _Letters:
+    """Where a lake has its dead letters, as a writer of rows sees it."""
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        self._packed.write(b"".join(lines))
-        self._rows += len(lines)
+    folds_case = False
 
-    def close(self) -> StagedFile:
-        self._packed.close()
-        self.staged.close()
-        staged = self.staged
-        return StagedFile(self._stream, staged.final_path, staged, self._rows, staged.bytes_written, kind="dead_letter")
+    def __init__(self, lake: LetterStaging) -> None:
+        self._lake, self.discard = lake, lake.discard
+
+    def stage(self, stream: str, partition: Sequence[str], extension: str) -> StagedObject:  # noqa: ARG002
+        return self._lake.stage_letters(stream, extension)
 
 
 def read_letters(store: Store, path: str) -> Iterator[Letter]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from melisma.errors import BadRecord, InputError, printable
-from melisma.lake.dead_letters import Letter
+from melisma.lake.dead_letters import LETTERS
 from melisma.target.contract import NotInContract
 
 if TYPE_CHECKING:
@@ -83,8 +87,8 @@ class BadRecords:
                 return error
         return None
 
-    def letters(self, decoded: Decoded, run: Run, at: dt.datetime) -> list[Letter]:
-        """The dead letters of a decoded run; empty where bad records are skipped.
+    def letters(self, decoded: Decoded, run: Run, at: dt.datetime) -> pa.RecordBatch | None:
+        """The dead letters of a decoded run, as rows; None where there are none, or bad records are skipped.
 
         Args:
             decoded: what the run became.
@@ -92,19 +96,21 @@ class BadRecords:
             at: when they were read.
         """
         if self._policy != "dead_letter" or not decoded.bad:
-            return []
-        lines = run.data.split(b"\n")
-        return [
-            Letter(
-                stream=error.stream or run.stream,
-                line=error.line or 0,
-                column=error.column,
-                reason=error.rule,
-                at=at.isoformat(timespec="seconds"),
-                record=lines[bisect_left(run.lines, error.line or 0)].decode("utf-8", "replace"),
-            )
-            for _, error in decoded.bad
-        ]
+            return None
+        errors = [error for _, error in decoded.bad]
+        places = [bisect_left(run.lines, error.line or 0) for error in errors]
+        return pa.RecordBatch.from_pydict(
+            {
+                "stream": [error.stream or run.stream for error in errors],
+                "line": [error.line or 0 for error in errors],
+                "column": [error.column for error in errors],
+                "reason": [error.rule for error in errors],
+                "at": pa.repeat(at.isoformat(timespec="seconds"), len(errors)),
+                "record": _texts(run.data, places),
+                "run": pa.nulls(len(errors), pa.string()),
+            },
+            schema=LETTERS,
+        )
 
     def note(self, decoded: Decoded) -> None:
         """Count a run's bad records, and say what is new about them."""
@@ -131,6 +137,17 @@ class BadRecords:
         for (stream, column, rule), count in self.counts.items():
             where = f'stream "{printable(stream)}": {count} records {fate}: column "{printable(column)}"'
             yield f"{where} {rule}{self._why}"
+
+
+def _texts(data: bytes, places: Sequence[int]) -> pa.Array:
+    """Lines of these, as text; what is not UTF-8, which only a member that nobody reads can hold, is replaced."""
+    buffers = [None, pa.py_buffer(array("q", [0, len(data)])), pa.py_buffer(data)]
+    lines = pc.split_pattern(pa.Array.from_buffers(pa.large_binary(), 1, buffers), b"\n").values
+    found = lines.take(pa.array(places, pa.int64()))
+    try:
+        return found.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([line.decode("utf-8", "replace") for line in found.to_pylist()], pa.string())
 
 
 def _line(error: BadRecord | InputError) -> int:

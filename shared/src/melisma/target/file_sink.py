@@ -70,4 +70,4 @@ class FileSink(ArrowSink):
 
     def open_letters(self) -> DeadLetterWriter:
         """Dead letters lie in the lake, beside its journal."""
-        return DeadLetterWriter(cast("FileTarget", self.target).lake, self.stream_name)
+        return DeadLetterWriter(self._files.lake, self.stream_name, self._files.letter_budget)

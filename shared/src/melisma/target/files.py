@@ -28,6 +28,8 @@ __all__ = ["FILE_SETTINGS", "FileTarget"]
 MEGABYTE = 1024 * 1024
 
 _ROW_GROUP_BYTES = 8 * MEGABYTE
+_LETTER_FILES = 4
+_LETTER_BYTES = 8 * MEGABYTE
 _UPSERT_SETTINGS = ("merge_memory_mb",)
 
 _PER_KEY_BYTE = 8
@@ -93,6 +95,13 @@ class FileTarget(ArrowTarget, metaclass=abc.ABCMeta):
             spilled_bytes=self.spill_bytes,
             batch_rows=self.config.get("batch_size_rows"),
         )
+
+    @cached_property
+    def letter_budget(self) -> WriteBudget:
+        """The same for dead letters: few files, since each is as much memory as the codec needs."""
+        from melisma.lake.writer import WriteBudget
+
+        return WriteBudget(_LETTER_FILES, _LETTER_BYTES, spilled_bytes=self.spill_bytes)
 
     @property
     def pipeline(self) -> str:

@@ -309,7 +309,7 @@ class Load:
             noted = [(sink.stream_name, decoded) for sink, decoded, _ in piece.results]
             rows: list[PendingRows] = []
             for sink, decoded, lines in piece.results:
-                letters = self.bad.letters(decoded, piece.run(), metadata.received_at) if decoded.bad else []
+                letters = self.bad.letters(decoded, piece.run(), metadata.received_at) if decoded.bad else None
                 rows.append(sink.take(decoded, lines, 0, metadata, letters))
             fault = self.bad.fault([decoded for _, decoded in noted])
             if fault is not None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
+import pyarrow as pa
+from msgspec.structs import asdict, replace
 
 from melisma.arrow.metadata import BatchMetadata
 from melisma.errors import ConfigError, UsageError, printable
-from melisma.lake.dead_letters import Letter
+from melisma.lake.dead_letters import LETTERS, Letter
 from melisma.lake.records import RowCounts
 from melisma.lake.redelivery import Redelivered
 from melisma.wire.framing import Run
@@ -106,7 +107,7 @@ def _feed(target: FileTarget, sink: ArrowSink, route: Route, letters: list[Lette
     run = Run(route.stream, data, range(1, len(letters) + 1))
     for each, decoded, lines in route.decode(run):
         if each is sink:
-            bad = list(_still_bad(decoded, letters, now))
+            bad = pa.RecordBatch.from_pylist(list(map(asdict, _still_bad(decoded, letters, now))), schema=LETTERS)
             sink.take(decoded, lines, len(letters) + 1, metadata, bad).write_settled()
 
 

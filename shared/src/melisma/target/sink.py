@@ -24,7 +24,6 @@ from melisma.target.tally import Tally
 if TYPE_CHECKING:
     from melisma.arrow.rows import RecordLine
     from melisma.formats.parquet import ParquetOptions
-    from melisma.lake.dead_letters import Letter
     from melisma.lake.records import Boundary
     from melisma.lake.replay import LoadMethod
     from melisma.target.target import ArrowTarget
@@ -183,7 +182,7 @@ class ArrowSink(Sink):
         lines: Sequence[int],
         settled_before: int,
         metadata: BatchMetadata,
-        letters: Sequence[Letter] = (),
+        letters: pa.RecordBatch | None = None,
     ) -> PendingRows:
         """What `write` takes: the rows of a decoded run, with where its settled rows end.
 
@@ -192,7 +191,7 @@ class ArrowSink(Sink):
             lines: the line of each record that went into it.
             settled_before: the line of the newest STATE (0: none); rows of earlier lines are settled by it.
             metadata: what the `_sdc_*` columns say.
-            letters: the dead letter of each bad record; empty where they are skipped.
+            letters: the dead letter of each bad record, as rows; None where they are skipped.
         """
         settled = bisect_left(lines, settled_before) if settled_before else 0
         skipped = sum(1 for row, _ in decoded.bad if row < settled)
@@ -204,12 +203,13 @@ class ArrowSink(Sink):
         decoded.release()
         return PendingRows(self, batch, settled - skipped, skipped, len(decoded.bad) - skipped, letters)
 
-    def write(self, batch: pa.RecordBatch | None, skipped: int, letters: Sequence[Letter] = ()) -> None:
+    def write(self, batch: pa.RecordBatch | None, skipped: int, letters: pa.RecordBatch | None = None) -> None:
         """Hand rows to the writer, in order; `skipped` bad records were left out of them, with a dead letter or not."""
         self._tail.read += skipped
-        self._tail.skipped += skipped - len(letters)
-        self._tail.dead += len(letters)
-        if letters:
+        if letters is None:
+            self._tail.skipped += skipped
+        else:
+            self._tail.dead += skipped
             self._letters = self._letters or self.open_letters()
             self._letters.write(letters)
         if batch is None:
@@ -286,7 +286,7 @@ class PendingRows:
         settled: how many of them come before the STATE.
         before: bad records that were left out of those.
         after: and of the others.
-        letters: the dead letter of each bad record; empty where they are skipped.
+        letters: the dead letter of each bad record, as rows; None where they are skipped.
 
     Attributes:
         bytes: Arrow bytes in memory.
@@ -301,11 +301,11 @@ class PendingRows:
         settled: int,
         before: int,
         after: int,
-        letters: Sequence[Letter] = (),
+        letters: pa.RecordBatch | None = None,
     ) -> None:
-        self.sink, self.bytes = sink, batch.nbytes
-        self._settled = _Half(batch.slice(0, settled), before, letters[:before])
-        self._tail = _Half(batch.slice(settled), after, letters[before:])
+        self.sink, self.bytes = sink, batch.nbytes + (0 if letters is None else letters.nbytes)
+        self._settled = _Half(batch.slice(0, settled), before, None if letters is None else letters.slice(0, before))
+        self._tail = _Half(batch.slice(settled), after, None if letters is None else letters.slice(before))
 
     def set_aside(self, spill: Spill) -> None:
         """Move the rows to the disk, if it takes them."""
@@ -329,26 +329,46 @@ class PendingRows:
 
 
 class _Half:
-    __slots__ = ("letters", "rows", "skipped")
+    __slots__ = ("_letters", "_rows", "_skipped")
 
-    def __init__(self, rows: pa.RecordBatch, skipped: int, letters: Sequence[Letter]) -> None:
-        # A slice holds all of what it was cut from, even one without rows.
-        self.rows: pa.RecordBatch | Spilled | None = rows if rows.num_rows else None
-        self.skipped, self.letters = skipped, letters
+    def __init__(self, rows: pa.RecordBatch, skipped: int, letters: pa.RecordBatch | None) -> None:
+        self._rows, self._skipped, self._letters = _Held(rows), skipped, _Held(letters)
 
     def set_aside(self, spill: Spill) -> None:
-        if isinstance(self.rows, pa.RecordBatch):
-            self.rows = spill.put(self.rows) or self.rows
+        self._rows.set_aside(spill)
+        self._letters.set_aside(spill)
 
     def drop(self) -> None:
-        if isinstance(self.rows, Spilled):
-            self.rows.drop()
-        self.rows = None
+        self._rows.drop()
+        self._letters.drop()
 
     def write(self, sink: ArrowSink) -> None:
-        rows, self.rows = self.rows, None
-        if rows is not None or self.skipped:
-            sink.write(rows.read() if isinstance(rows, Spilled) else rows, self.skipped, self.letters)
+        rows, letters = self._rows.take(), self._letters.take()
+        if rows is not None or self._skipped:
+            sink.write(rows, self._skipped, letters)
+
+
+class _Held:
+    """Rows, in memory or on the disk; None where there are none."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: pa.RecordBatch | None) -> None:
+        # A slice holds all of what it was cut from, even one without rows.
+        self._batch: pa.RecordBatch | Spilled | None = batch if batch is not None and batch.num_rows else None
+
+    def set_aside(self, spill: Spill) -> None:
+        if isinstance(self._batch, pa.RecordBatch):
+            self._batch = spill.put(self._batch) or self._batch
+
+    def drop(self) -> None:
+        if isinstance(self._batch, Spilled):
+            self._batch.drop()
+        self._batch = None
+
+    def take(self) -> pa.RecordBatch | None:
+        batch, self._batch = self._batch, None
+        return batch.read() if isinstance(batch, Spilled) else batch
 
 
 def for_stream(setting: Mapping[str, Any] | None, stream: str) -> dict[str, Any]:

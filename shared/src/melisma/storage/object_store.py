@@ -193,8 +193,6 @@ class ObjectStore(Store):
 
     def publish(self, staged: StagedObject) -> None:
         """See Store."""
-        assert isinstance(staged, _StagedCopy)  # noqa: S101 - only our own `stage` makes them
-        staged.settle()
         final = self.key(staged.final_path)
         with self.failing("write", staged.final_path):
             obstore.copy(self.objects, self.key(staged.handle), final, overwrite=False)
@@ -363,15 +361,15 @@ class _StagedCopy(StagedObject):
     """An object that waits below `_melisma` for its copy to its final name."""
 
     def __init__(self, store: ObjectStore, temporary_path: str, final_path: str) -> None:
-        self.handle, self.final_path, self.bytes_written = temporary_path, final_path, 0
-        self._store = store
+        self.final_path, self.bytes_written = final_path, 0
+        self._store, self._path = store, temporary_path
         self._closing: Future[None] | None = None
         with store.failing("write", temporary_path):
             self._writer = obstore.open_writer(store.objects, store.key(temporary_path))
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")  # obstore refuses buffers of signed bytes, which Arrow's are
-        with self._store.failing("write", self.handle):
+        with self._store.failing("write", self._path):
             self._writer.write(view)
         self.bytes_written += len(view)
         return len(view)
@@ -381,18 +379,20 @@ class _StagedCopy(StagedObject):
             super().close()
             self._closing = self._store.pool.submit(self._writer.close)
 
-    def settle(self) -> None:
-        """Wait until it is whole."""
+    @property
+    def handle(self) -> str:  # type: ignore[override]
+        """Where it is. What is revoked is deleted, so it must be there before another run can know of it."""
         if self._closing is not None:
-            with self._store.failing("write", self.handle):
+            with self._store.failing("write", self._path):
                 self._closing.result()
+        return self._path
 
     def drop(self) -> None:
         # An upload that is not closed comes to nothing when it is forgotten.
         with contextlib.suppress(StorageError):
             if self._closing is not None:
                 self._closing.exception()
-                self._store.delete(self.handle)
+                self._store.delete(self._path)
             super().close()
 
 

@@ -44,7 +44,7 @@ class StagedObject(io.RawIOBase, abc.ABC):
 
     Attributes:
         final_path: where `Store.publish` will show it.
-        handle: what another process can revoke it by (`Store.revoke`); known once it is closed.
+        handle: what another process can revoke it by (`Store.revoke`), for good; known once it is closed.
         bytes_written: bytes handed over so far.
     """
 

@@ -328,8 +328,8 @@ FILE_SETTINGS = th.PropertiesList(
         description=(
             "How much disk, in MiB, the rows of many streams or partitions that take turns may use in the folder for "
             "temporary files (TMPDIR) while they wait for a row group of their own; on their way there they may take "
-            "1536 more, and dead letters as much again. With 0 they are written out when memory runs short, to more and "
-            "smaller files."
+            "1536 more, and dead letters as much again. With 0 they are written out when memory runs short, to more "
+            "and smaller files."
         ),
     ),
     th.Property(

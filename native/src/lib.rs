@@ -204,6 +204,12 @@ fn contains(py: Python<'_>, block: &[u8], text: &[u8]) -> bool {
     py.detach(|| memchr::memmem::find(block, text).is_some())
 }
 
+/// How often a byte stands in a block.
+#[pyfunction]
+fn count(py: Python<'_>, block: &[u8], byte: u8) -> usize {
+    py.detach(|| memchr::memchr_iter(byte, block).count())
+}
+
 /// The type of an object with the Arrow PyCapsule interface for schemas.
 fn imported(schema: &Bound<'_, PyAny>) -> PyResult<DataType> {
     let capsule = schema.call_method0("__arrow_c_schema__")?.cast_into::<PyCapsule>()?;
@@ -218,6 +224,7 @@ fn melisma_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(contains, module)?)?;
+    module.add_function(wrap_pyfunction!(count, module)?)?;
     module.add_class::<Framer>()?;
     module.add_class::<Block>()?;
     module.add_class::<Encoder>()?;

@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev $(EDITABLE)
 	touch $(STAMP)
 
-native: $(STAMP) ## Build the optional native decoder (needs Rust)
+native: $(STAMP) ## Build the optional native decoder and encoder (needs Rust)
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps ./native
 
 demo: $(STAMP) ## Move 336,776 real flights into a partitioned Parquet lake, in three runs

@@ -154,9 +154,14 @@ _CSV_TYPES = {
 }
 
 
-def _tap_files(job: Job) -> Command:
-    config = job.config(streams=[{"name": "events", "path": str(job.source), "key_properties": ["id"]}])
-    return Command([program("tap-files"), "--config", config], stdout=job.output / "out.singer")
+def _tap_files(*, native: bool) -> Callable[[Job], Command]:
+    def command(job: Job) -> Command:
+        config = job.config(streams=[{"name": "events", "path": str(job.source), "key_properties": ["id"]}])
+        environment = {} if native else {"MELISMA_NATIVE": "0"}
+        argv = [program("tap-files"), "--config", config]
+        return Command(argv, stdout=job.output / "out.singer", environment=environment)
+
+    return command
 
 
 def _plain_tap(job: Job) -> Command:
@@ -221,7 +226,8 @@ WORKS = (
         "CSV to RECORD lines: the events' 13 plain columns",
         "events",
         (
-            Contestant("melisma tap-files", _tap_files, "singer"),
+            Contestant("melisma tap-files (native)", _tap_files(native=True), "singer", module=NATIVE),
+            Contestant("melisma tap-files (pure)", _tap_files(native=False), "singer"),
             Contestant("plain singer-sdk tap, csv.DictReader", _plain_tap, "singer", slow=True, environments=(SDK,)),
             *_RECORD_LIMITS,
         ),
@@ -232,7 +238,8 @@ WORKS = (
         "Parquet to RECORD lines: the events' 15 columns",
         "events",
         (
-            Contestant("melisma tap-files", _tap_files, "singer"),
+            Contestant("melisma tap-files (native)", _tap_files(native=True), "singer", module=NATIVE),
+            Contestant("melisma tap-files (pure)", _tap_files(native=False), "singer"),
             Contestant("plain singer-sdk tap, to_pylist", _plain_tap, "singer", slow=True, environments=(SDK,)),
             *_RECORD_LIMITS,
         ),

@@ -20,14 +20,14 @@ _SUFFIXES = {".py", ".toml", ".rs", ".md"}
 def program(connector: str, *extras: str) -> str:
     """A connector's program, such as `target-parquet`, in an environment that is made anew if the checkout has changed.
 
-    The native decoder is in that of a target where Rust is.
+    The native extension is in it where Rust is.
 
     Raises:
         subprocess.CalledProcessError: a package does not install.
     """
     folder = ENVIRONMENTS / "-".join(["melisma", connector, *extras])
     parts = [ROOT / "shared", ROOT / f"{connector.partition('-')[0]}s" / connector]
-    if connector.startswith("target") and shutil.which("cargo"):
+    if shutil.which("cargo"):
         parts.append(ROOT / "native")
     requirements = [f"{part}[{','.join(extras)}]" if part.name == connector and extras else str(part) for part in parts]
     stamp, wanted = folder / "packages.txt", _digest(parts)

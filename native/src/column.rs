@@ -112,7 +112,9 @@ impl<T: Copy + Default + arrow_buffer::ArrowNativeType> Fixed<T> {
     pub fn finish(&mut self, of: &DataType) -> ArrayData {
         let len = self.values.len();
         let nulls = self.validity.finish(len);
-        built(ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(trimmed(take(&mut self.values))))
+        built(
+            ArrayData::builder(of.clone()).len(len).null_bit_buffer(nulls).add_buffer(trimmed(take(&mut self.values))),
+        )
     }
 }
 

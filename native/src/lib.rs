@@ -1,8 +1,11 @@
 //! Decodes Singer RECORD lines into Arrow, strictly: a run becomes exactly what melisma's row path makes of it, or
-//! the decoder says why it is not certain and leaves the run to that path.
+//! the decoder says why it is not certain and leaves the run to that path. Encodes record batches as such lines by the
+//! same rule.
 
+mod block;
 mod column;
 mod cursor;
+mod encode;
 mod envelope;
 mod framing;
 mod json_text;
@@ -22,13 +25,14 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule};
 
+use crate::block::{Block, Encoder};
 use crate::envelope::Lines;
 use crate::framing::{Framing, Group};
 use crate::object::Unknown;
 use crate::plan::Rules;
 
-/// Changes with the meaning of `Decoder`'s arguments and results; melisma uses the version that it knows.
-const INTERFACE: u32 = 2;
+/// Changes with the meaning of the classes' arguments and results; melisma uses the version that it knows.
+const INTERFACE: u32 = 3;
 
 /// An array that is handed over by the Arrow C data interface, as often as it is asked for.
 #[pyclass(frozen, module = "melisma_native")]
@@ -200,6 +204,12 @@ fn contains(py: Python<'_>, block: &[u8], text: &[u8]) -> bool {
     py.detach(|| memchr::memmem::find(block, text).is_some())
 }
 
+/// How often a byte stands in a block.
+#[pyfunction]
+fn count(py: Python<'_>, block: &[u8], byte: u8) -> usize {
+    py.detach(|| memchr::memchr_iter(byte, block).count())
+}
+
 /// The type of an object with the Arrow PyCapsule interface for schemas.
 fn imported(schema: &Bound<'_, PyAny>) -> PyResult<DataType> {
     let capsule = schema.call_method0("__arrow_c_schema__")?.cast_into::<PyCapsule>()?;
@@ -214,6 +224,9 @@ fn melisma_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(contains, module)?)?;
+    module.add_function(wrap_pyfunction!(count, module)?)?;
     module.add_class::<Framer>()?;
+    module.add_class::<Block>()?;
+    module.add_class::<Encoder>()?;
     module.add_class::<Decoder>()
 }

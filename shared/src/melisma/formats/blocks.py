@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from melisma.errors import BadFile
+from melisma.wire.extension import native_extension
 
 __all__ = ["Block", "Place", "line_count", "newline_end", "read_blocks", "skip_to"]
 
@@ -87,7 +88,10 @@ def read_blocks(
 
 def line_count(data: bytes) -> int:
     """Line ends in `data`: newlines, or carriage returns in a file that has no newline."""
-    return data.count(b"\n") or data.count(b"\r")
+    native = native_extension()
+    if native is None:
+        return data.count(b"\n") or data.count(b"\r")
+    return cast(int, native.count(data, ord("\n")) or native.count(data, ord("\r")))
 
 
 def newline_end(data: bytes, ended: bool) -> int:

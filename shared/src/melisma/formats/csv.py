@@ -48,7 +48,6 @@ _BLOCK_KINDS = frozenset(
 )
 _NUMERIC = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL})
 _ODD_NUMBER = r"^[ \t]*[+-]?0[0-9xX]"
-_SMALL_BYTES = 1 << 18  # what a process may read last, just before it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +262,7 @@ class CsvReader:
     def _parse_once(self, data: bytes, types: dict[str, pa.DataType], *, quoted_null: bool) -> pa.Table:
         dialect = self.dialect
         return pcsv.read_csv(
-            pa.BufferReader(_owned(data) if len(data) <= _SMALL_BYTES else data),
+            pa.BufferReader(_owned(data)),
             read_options=pcsv.ReadOptions(column_names=self.names, block_size=len(data) + 1),
             parse_options=pcsv.ParseOptions(
                 delimiter=dialect.delimiter,
@@ -456,7 +455,7 @@ def _owned(data: bytes) -> pa.Buffer:
     """A copy that is Arrow's own.
 
     A thread of its pool may let go of what it read a moment after the call. Where that is an object of Python's, and
-    Python is ending meanwhile, the process aborts.
+    Python is ending meanwhile, the process aborts. Any block may be the last one, and what follows it be done soon.
     """
     buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data

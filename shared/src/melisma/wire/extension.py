@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["native_extension"]
 
-_INTERFACE = 2
+_INTERFACE = 3
 """The version of the extension's interface that melisma speaks."""
 
 _logger = logging.getLogger(__name__)

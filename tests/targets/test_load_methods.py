@@ -56,6 +56,38 @@ def read_by_polars(target: Target) -> list[tuple[Any, ...]]:
 
 # Upsert
 
+CANNOT_MERGE: dict[str, tuple[list[Message], dict[str, Any], str]] = {
+    "a partition that no directory can be named by": (
+        [keyed(), *rows({1: "a", 2: "\u6f22" * 85})],
+        {"partition_by": ["v"]},
+        "too long for a directory's name",
+    ),
+    "a key that changes between two commits": (
+        [keyed(), *rows({1: "a"}), schema("s", COLUMNS, ["id", "v"]), *rows({2: "b"})],
+        {},
+        "changes its key between two commits",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ["at the end", "on the way"])
+@pytest.mark.parametrize("case", CANNOT_MERGE)
+def test_no_state_goes_out_when_its_rows_cannot_be_merged(target: Target, case: str, where: str) -> None:
+    """The commit fails as a whole: no STATE that covers them, in the lake or for the runner, and the lake as it was."""
+    sent, settings, says = CANNOT_MERGE[case]
+    settings = {"load_method": "upsert", **settings}
+    assert target.run([keyed(), *rows({9: "z"}), keyed("t"), *rows({9: "z"}, "t"), state({"a": 1})], **settings)[0] == 0
+    before = target.rows(columns="id, v"), target.rows("t")
+    if where == "on the way":  # a commit becomes due at a STATE, before the input's end
+        settings["commit_interval_minutes"] = 0
+    more = [keyed("t"), *rows({5: "t"}, "t"), state({"a": 2}), *rows({6: "t"}, "t")]
+    code, out, err = target.run([*sent, *more], **settings)
+    assert code == 3, err
+    assert says in err
+    assert out == []
+    assert (target.rows(columns="id, v"), target.rows("t")) == before
+    assert target.run([], "--committed-state", **settings)[1] == ['{"a": 1}']
+
 
 def test_upsert_keeps_the_latest_of_each_key(target: Target) -> None:
     """Within a batch, across the commits of a run, and across runs the row that came last stays, alone."""

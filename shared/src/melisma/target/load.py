@@ -132,7 +132,7 @@ class Load:
         self._retired: list[ArrowSink] = []
         self._state: bytes | None = None  # the newest STATE whose records are all with their writers
         self._announced: bytes | None = None  # the STATE before the first SCHEMA
-        self._started = False
+        self._started = self._committing = False
         self._announces = False
         self._released: bytes | None = None  # the newest STATE that was printed
         self._committed_at = clock()
@@ -232,8 +232,11 @@ class Load:
         self._destination.end()
 
     def stop(self) -> None:
-        """The run cannot go on: commit what the newest STATE settles, and drop the rest."""
-        if self._started:
+        """The run cannot go on: commit what the newest STATE settles, and drop the rest.
+
+        Where it was a commit that failed, its rows are gone with it: a second one would be of a STATE without them.
+        """
+        if self._started and not self._committing:
             self._commit()
         self.abandon()
 
@@ -403,6 +406,7 @@ class Load:
         if any(sink.generation.holding for sink in sinks):
             self._committed_at = self._clock()  # a STATE would cover rows that wait
             return
+        self._committing = True  # and it stays so if it fails
         staged: list[Any] = []
         facts = Facts()
         for sink in sinks:
@@ -423,6 +427,7 @@ class Load:
             self._print(self._state)
         self._committed_at = self._clock()
         self._batched_at = _now()
+        self._committing = False
 
     def _print(self, state: bytes) -> None:
         self._destination.release()

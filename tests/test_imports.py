@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -156,8 +158,8 @@ def test_a_start_does_not_load_heavy_libraries(module: str) -> None:
     assert set(result.stdout.split()) & HEAVY == set()
 
 
-def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
-    """No connector needs it, and pyarrow would load it at the first list that it makes an array of."""
+def last_words(tmp_path: Path, code: str, **environment: str) -> str:
+    """What code says at the end of a run of target-parquet that writes a record."""
     (tmp_path / "c.json").write_text(json.dumps({"destination_path": str(tmp_path / "lake")}), encoding="utf-8")
     schema = {"properties": {"id": {"type": "integer", "minimum": 0}, "name": {"type": "string", "maxLength": 5}}}
     lines = [
@@ -166,17 +168,32 @@ def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
     ]
     code = (
         "import sys; from melisma_target_parquet.target import TargetParquet\n"
-        "try: TargetParquet.cli()\nfinally: print(sorted({'pandas', 'pyarrow'} & sys.modules.keys()), file=sys.stderr)"
+        f"try: TargetParquet.cli()\nfinally: print({code}, file=sys.stderr)"
     )
+    known = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(tmp_path / "c.json")],
         input="".join(json.dumps(line) + "\n" for line in lines),
+        env=known | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "['pyarrow']"
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
+    """No connector needs it, and pyarrow would load it at the first list that it makes an array of."""
+    assert last_words(tmp_path, "sorted({'pandas', 'pyarrow'} & sys.modules.keys())") == "['pyarrow']"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere Arrow's own allocator stays")
+def test_a_run_takes_its_memory_from_the_c_library(tmp_path: Path) -> None:
+    """Which works only before pyarrow is loaded; what the user has set goes before."""
+    code = "sys.modules['pyarrow'].default_memory_pool().backend_name"
+    assert last_words(tmp_path, code) == "system"
+    assert last_words(tmp_path, code, ARROW_DEFAULT_MEMORY_POOL="mimalloc") == "mimalloc"
 
 
 @pytest.mark.parametrize("folder", [ROOT / "shared", *CONNECTORS], ids=lambda folder: folder.name)

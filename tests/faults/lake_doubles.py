@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import threading
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,10 +39,13 @@ class Faults:
     kind: str = "before"  # before | after | lost | call
     call: Callable[[], None] = lambda: None
     count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def around(self, operation: Callable[[], Any], *, answers: bool) -> Any:
-        self.count += 1
-        if self.count != self.at:
+        with self.lock:
+            self.count += 1
+            hit = self.count == self.at
+        if not hit:
             return operation()
         if self.kind == "before":
             raise Crash
@@ -157,10 +161,8 @@ class MemoryFiles:
 class FaultyFiles:
     """DataFiles behind Faults."""
 
-    at_once = 1
-
-    def __init__(self, inner: DataFiles, faults: Faults) -> None:
-        self._inner, self._faults = inner, faults
+    def __init__(self, inner: DataFiles, faults: Faults, at_once: int = 1) -> None:
+        self._inner, self._faults, self.at_once = inner, faults, at_once
 
     def publish(self, handle: str, path: str) -> None:
         self._faults.around(lambda: self._inner.publish(handle, path), answers=False)

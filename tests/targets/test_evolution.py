@@ -185,6 +185,15 @@ def test_types_that_cannot_share_a_column_get_one_beside_it(lake: Any) -> None:
         ]
 
 
+def test_a_date_that_is_kept_as_text_is_held_to_its_pattern(lake: Any) -> None:
+    """The lake's column is text, the tap's constraints hold all the same: one alone, too."""
+    assert lake.load({"c": STRING}, [{"c": "x"}])[0] == 0
+    dated = {"type": "string", "format": "date", "pattern": "^2024"}
+    assert lake.load({"c": dated}, [{"c": "2024-01-01"}])[0] == 0
+    code, err = lake.load({"c": dated}, [{"c": "1999-01-01"}])
+    assert (code, "does not match the schema's pattern" in err) == (3, True)
+
+
 def test_a_column_that_comes_back_meets_its_old_files(lake: Any) -> None:
     """A column that was not sent for a while is still the table's: text for what was an integer has its own column."""
     lake.load({"id": INTEGER, "c": INTEGER}, [{"id": 1, "c": 1}])

@@ -24,6 +24,8 @@ what to do, in one line, and never a value of a record or of a setting.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "BadFile",
     "BadMessage",
@@ -116,6 +118,10 @@ class InputError(MelismaError):
     ) -> None:
         self.rule, self.stream, self.column, self.line, self.file, self.fix = rule, stream, column, line, file, fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles have what the slots hold."""
+        return _again, (type(self), {name: getattr(self, name) for name in InputError.__slots__})
+
     def __str__(self) -> str:
         where = []
         if self.stream is not None:
@@ -127,6 +133,10 @@ class InputError(MelismaError):
         if self.line is not None:
             where.append(f"line {self.line}")
         return _sentence(where, self.rule, self.fix)
+
+
+def _again(kind: type[InputError], said: dict[str, Any]) -> InputError:
+    return kind(**said)
 
 
 class BadMessage(InputError):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -376,6 +377,24 @@ def test_the_same_lake_works_in_an_object_store(remote: Callable[[], Store]) -> 
     assert len(store.glob("orders/*")) == len(staged)
     assert list(store.unfinished()) == []
     assert store.glob("_melisma/default/staging/**") == []
+
+
+def test_when_the_store_does_not_take_a_file_the_others_go_too(remote: Callable[[], Store]) -> None:
+    """What is sent in the background fails when the commit asks for it: nothing is there, and nothing is left over."""
+    lake, store = FileLake(remote(), settings=QUICK), remote()
+    lake.recover()
+    staged = [file for _ in range(3) for file in write(lake, range(5)).close(tail=True)]
+    handles = [file.handle for file in staged]
+    assert all(each.handle for each in handles)  # all of them are there
+    failed: Future[Any] = Future()
+    failed.set_exception(StorageError("write", "it", "it was refused on purpose"))
+    setattr(handles[1], "_begun" if hasattr(handles[1], "_begun") else "_closing", failed)
+    with pytest.raises(StorageError, match="refused on purpose"):
+        lake.commit(staged, b'{"a": 1}')
+    assert lake.committed_state() == b"{}"
+    assert store.glob("orders/**") == []
+    assert store.glob("_melisma/default/staging/**") == []
+    assert len(list(store.unfinished())) <= 1  # the one whose name nobody was told
 
 
 def test_a_run_that_was_taken_over_can_publish_nothing(remote: Callable[[], Store]) -> None:

@@ -78,7 +78,7 @@ class _Node:
     def __init__(self, path: str, column: ColumnType, stream: str, *, constraints: bool) -> None:
         self.path = path
         self.not_null = ""
-        self.checks = list(_checks(column, stream, path)) if constraints and len(column.schema) > 1 else []
+        self.checks = list(_checks(column, stream, path)) if constraints and column.schema.keys() - {"type"} else []
         self.kind = column.kind
         self.children: list[tuple[int, _Node]] = []
         if not constraints:

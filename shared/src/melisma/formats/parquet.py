@@ -45,7 +45,10 @@ _LONG_BYTES = 256  # values longer than this on average get no dictionary: hashi
 
 
 class Encodings:
-    """Which columns of a stream get a dictionary, and which another encoding: chosen once, for all its files."""
+    """Which columns of a stream get a dictionary, and which another encoding: chosen by the first rows, for all files.
+
+    Files that begin together, as partitions may, each go by their own rows.
+    """
 
     def __init__(self) -> None:
         self._chosen: tuple[list[str], dict[str, str]] | None = None

@@ -198,7 +198,13 @@ class FileLake:
         """
         facts = facts or Facts()
         planned = plan(self, staged, facts.switches, self._live, key_bytes=self._key_bytes)
-        entries = [self._entry(each.file, each.version, replaces=each.replaces) for each in planned.files]
+        try:
+            entries = [self._entry(each.file, each.version, replaces=each.replaces) for each in planned.files]
+        except StorageError:  # the store did not take one of them: nobody else knows of the others any more
+            for each in planned.files:
+                with contextlib.suppress(StorageError):
+                    self.discard(each.file.handle)
+            raise
         if not self._started:
             self.start(None, announces=False)
         seq = self._opened.commit(

@@ -395,8 +395,9 @@ class _Partition:
     def drop(self) -> None:
         """Drop the buffer and the open file."""
         self._empty()
-        if self._file is not None and self._sink is not None:
+        if self._file is not None:
             self._file.abandon()
+        if self._sink is not None:  # a file may have failed to begin
             self._writer.lake.discard(self._sink)
         self._file = self._sink = None
         self._writer.budget.closed(self)

@@ -136,6 +136,7 @@ class ObjectStore(Store):
     Attributes:
         objects: the obstore store.
         prefix: the root's key, without a slash at its end; empty for the whole bucket.
+        pool: the threads of requests that nobody waits for at once.
     """
 
     at_once = 8
@@ -144,14 +145,7 @@ class ObjectStore(Store):
         super().__init__(root)
         self.objects, self.prefix = objects, root.path.strip("/")
         self._etags: dict[str, str] = {}  # of what was published here
-        self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def pool(self) -> ThreadPoolExecutor:
-        """The threads of requests that nobody waits for at once."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.at_once, "melisma-requests")
-        return self._pool
+        self.pool = ThreadPoolExecutor(self.at_once, "melisma-requests")  # starts none before the first request
 
     def open_raw(self, path: str) -> BinaryIO:
         """See Store."""

@@ -39,8 +39,8 @@ class FileInfo:
 class StagedObject(io.RawIOBase, abc.ABC):
     """A file being written, which no reader can see until `Store.publish`.
 
-    After `close` the bytes are on their way: they are durable after `Store.publish` and `Store.sync_published`. Each of
-    them raises StorageError if the store cannot promise that.
+    After `close` the bytes are on their way, where `handle` can stop them: they are durable after `Store.publish` and
+    `Store.sync_published`. Each of them raises StorageError if the store cannot promise that.
 
     Attributes:
         final_path: where `Store.publish` will show it.

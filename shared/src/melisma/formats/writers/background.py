@@ -78,8 +78,8 @@ class BackgroundWriter(abc.ABC):
     def finish(self) -> None:
         """Let the thread that encodes the last row group write what ends the file, too; `close` comes next."""
         encoded, ended = self._under_way, Future[None]()
-        if encoded is None:
-            return
+        if encoded is None or encoded.done() or self._finishing:
+            return  # what is left for `close` is little
 
         def end(encoded: Future[None]) -> None:
             try:

@@ -21,6 +21,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,9 @@ from places import NotRunningError, Place, endpoint  # noqa: E402
 from spark import MissingError, Spark  # noqa: E402
 
 import postgres  # noqa: E402
+
+hypothesis.settings.register_profile("melisma", deadline=None)  # nothing is timed: the machine may be busy
+hypothesis.settings.load_profile("melisma")
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 

@@ -292,6 +292,16 @@ def test_without_a_way_to_mark_them_rows_stay(target: Target) -> None:
     assert target.rows(columns="id, v") == [(1, "a"), (1, "a")]
 
 
+def test_a_version_waits_for_rows_that_came_under_another_schema(target: Target) -> None:
+    """They are settled by no STATE, so the switch waits, whatever else makes the run commit."""
+    target.run([keyed(), version(1), *rows({1: "a", 2: "a"}, version=1), state({"n": 1})], hard_delete=True)
+    wider = keyed(w={"type": "string"})
+    sent = [keyed(), *rows({3: "b"}, version=2), wider, version(2), {"type": "RECORD"}]
+    code, out, err = target.run(sent, hard_delete=True)
+    assert (code, out) == (3, []), err
+    assert target.rows(columns="id, v") == [(1, "a"), (2, "a")]
+
+
 def test_a_version_never_overtakes_its_rows(target: Target) -> None:
     """While rows of a version that was announced before them come, the old ones stay, and no STATE covers them."""
     load: dict[str, Any] = {"hard_delete": True, "commit_interval_minutes": 0}

@@ -59,6 +59,50 @@ def test_boundary_rows_of_inclusive_keys_are_not_doubled(target: Target) -> None
     assert target.rows(columns="n, v") == [(5, "a"), (5, "b"), (5, "c"), (6, None)]
 
 
+def test_boundary_rows_survive_a_schema_that_changes(target: Target) -> None:
+    """The rows at the highest key may have come under two SCHEMAs; a row that is there twice in the source stays so."""
+    wider = {**KEYED, "schema": {**KEYED["schema"], "properties": {**KEYED["schema"]["properties"], "w": {}}}}
+    first = [record({"n": 5, "v": "a"}), record({"n": 5, "v": "b"})]
+    second = [record({"n": 5, "v": "b"}), record({"n": 5, "v": "c"})]
+    assert target.run([KEYED, *first, wider, *second, bookmark(5)])[0] == 0
+    assert target.rows(columns="n, v") == [(5, "a"), (5, "b"), (5, "b"), (5, "c")]
+    assert target.run([bookmark(5), wider, *first, *second, record({"n": 6}), bookmark(6)])[0] == 0
+    assert target.rows(columns="n, v") == [(5, "a"), (5, "b"), (5, "b"), (5, "c"), (6, None)]
+
+
+WIDER = {**KEYED, "schema": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+
+
+def test_rows_before_a_schema_that_changed_say_that_the_tap_died(target: Target) -> None:
+    """The tail is a tail under whatever SCHEMA it came."""
+    code, out, err = target.run([KEYED, record(1), bookmark(1), record(2), WIDER])
+    assert (code, [json.loads(line) for line in out]) == (1, [bookmark(1)["value"]])
+    assert "the tap must have failed" in err
+    assert target.rows(columns="n") == [(1,)]
+
+
+def test_rows_before_a_schema_that_changed_wait_for_a_state_without_progress_markers(target: Target) -> None:
+    """The tap forgets them if it starts from there, under whatever SCHEMA they came."""
+    marked = bookmark(1, progress_markers={"replication_key": "n", "replication_key_value": 2})
+    sent = [KEYED, record(1), bookmark(1), record(2), WIDER, marked, schema("t"), {"type": "RECORD"}]
+    code, out, _ = target.run(sent)
+    assert code == 3
+    assert [json.loads(line) for line in out] == [marked["value"]]
+    assert target.rows(columns="n") == [(1,)]
+
+
+def test_what_an_earlier_state_settled_is_committed_at_one_with_progress_markers(target: Target) -> None:
+    """From there the tap sends what came after the earlier one, and only that."""
+    marked = bookmark(1, progress_markers={"replication_key": "n", "replication_key_value": 2})
+    sent = [KEYED, record(1), bookmark(1), schema("t"), record(2), marked, schema("u"), {"type": "RECORD"}]
+    code, out, err = target.run(sent)
+    assert code == 3, err
+    assert [json.loads(line) for line in out] == [marked["value"]]
+    assert target.rows(columns="n") == [(1,)]
+    assert target.run([marked, KEYED, record(1), record(2), bookmark(2)])[0] == 0
+    assert target.rows(columns="n") == [(1,), (2,)]
+
+
 def test_rows_beyond_the_last_bookmark_say_that_the_tap_died(target: Target) -> None:
     """An input that ends cleanly after rows beyond the last bookmark is a dead tap: the tail goes, exit 1."""
     code, out, err = target.run([KEYED, record(1), bookmark(1), record(1), record(2)])

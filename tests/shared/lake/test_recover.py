@@ -482,6 +482,26 @@ def test_a_commit_gives_way_to_a_compaction_that_took_what_it_replaces(
     assert set(files.visible) == {"a/3", "a/c"}
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3], ids=["before the intent", "before publishing", "sync", "size"])
+def test_a_commit_gives_way_to_a_compaction_at_any_moment(objects: MemoryObjects, files: MemoryFiles, at: int) -> None:
+    """Hole O: also where the compaction's entries come before the intent, or between it and the commit."""
+    entries = three(objects, files)
+    writer = begin(objects, files, "r9", state(3))
+    staged = files.stage("a/r9", "a", [(2, 2), (9, 9)])  # the rows of a/1 that stay, and a new one
+
+    def compaction() -> None:
+        compact(objects, files, "p", "c", entries[:2], [files.stage("a/c", "a", [(1, 1), (2, 2)])])
+
+    if at:
+        writer._files = FaultyFiles(files, Faults(at, "call", compaction))
+    else:
+        compaction()
+    with pytest.raises(StorageError, match="compaction"):
+        writer.commit([staged], state(9), removes=entries[:1])
+    assert (set(files.visible), files.staged) == ({"a/3", "a/c"}, {})
+    assert committed_state(objects, "p") == state(3)
+
+
 def test_rollback_brings_files_state_and_schema_back(objects: MemoryObjects, files: MemoryFiles) -> None:
     run = begin(objects, files, "r1")
     seq = run.commit([files.stage("a/1", "a", [(1, 1)])], state(1), schemas={"a": {"v": 1}})

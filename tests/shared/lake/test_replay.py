@@ -194,6 +194,16 @@ def test_e_a_stream_that_the_state_no_longer_names_is_rewound(story: Story) -> N
     assert (decision.case, decision.remove) == ("e", ())
 
 
+def test_e_a_replacing_rewind_leaves_a_stream_that_no_state_names(story: Story) -> None:
+    """A map's name for a stream never stands in a STATE: a place that is not known says nothing of its rows."""
+    story.run(at(b=50), ({"a": [51]}, at(b=51)))
+    story.run(at(b=51), ({"a": [52]}, at(b=52)))
+    with pytest.raises(StateBehind, match="no STATE has ever named it"):
+        story.decide(at(b=40), on_rewind="replace")
+    named = story.run(at(b=52), ({"a": [53]}, at(a=53, b=52)))
+    assert set(named) < set(story.removed(at(b=40), on_rewind="replace"))
+
+
 def test_e_a_replacing_rewind_that_dies_still_replaces(story: Story) -> None:
     """It was decided with the first commit of its run; the rows come later, in another run."""
     story.run(None, ({"a": [1]}, at(a=1)))
@@ -233,6 +243,25 @@ def test_f_the_retry_of_a_run_from_an_unknown_position_replaces_it(story: Story)
     first = story.run(at(a=50), ({"a": [51]}, at(a=51)), end=False)
     decision = story.decide(at(a=50))
     assert (decision.case, [file.path for file in decision.remove]) == ("c", first)
+
+
+@pytest.mark.parametrize("before", [[], [({"b": [4]}, at(b=5))]], ids=["new lake", "older lake"])
+def test_f_the_retry_replaces_a_stream_that_the_state_does_not_name(story: Story, before: list[Any]) -> None:
+    """As a stream that is newly selected, or that a map has given its name."""
+    if before:
+        story.run(None, *before)
+    first = story.run(at(b=50), ({"a": [51]}, at(b=50, a=51)), end=False)
+    decision = story.decide(at(b=50))
+    assert (decision.case, [file.path for file in decision.remove]) == ("c", first)
+
+
+def test_c_after_very_many_commits_the_start_still_has_its_boundary(story: Story) -> None:
+    """A run that was never acknowledged is sent again from where it began, with the rows at that place."""
+    boundary = Boundary(column="n", value="1", rows={"hash": 1})
+    story.run(None, ({"a": [1]}, at(a=1)), boundary=boundary)
+    story.run(at(a=1), *(({"a": [n]}, at(a=n)) for n in range(2, 130)), end=False)
+    decision = story.decide(at(a=1))
+    assert (decision.case, len(decision.remove), decision.boundary) == ("c", 128, boundary)
 
 
 def test_g_a_silent_chain_that_released_nothing_is_replaced(story: Story) -> None:

@@ -32,10 +32,13 @@ class BoundaryRows:
         column: the replication key's column, at the top level.
         before: the boundary that the replay decision gave; None for a new stream.
         cap: the most rows to keep.
+
+    Attributes:
+        column: that column.
     """
 
     def __init__(self, column: str, before: Boundary | None = None, cap: int = CAP) -> None:
-        self._column, self._cap = column, cap
+        self.column, self._cap = column, cap
         self._left: Counter[str] = Counter()
         self._left_value = ""
         self._value: pa.Scalar | None = None
@@ -50,20 +53,28 @@ class BoundaryRows:
         if self._value is None:
             return self._before
         rows = self._rows if self._rows.total() <= self._cap else {}
-        return Boundary(column=self._column, value=_text(self._value), rows=dict(rows))
+        return Boundary(column=self.column, value=_text(self._value), rows=dict(rows))
 
     def take(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
         """The batch without the rows that the lake has already, and how many those were."""
-        if self._column not in batch.schema.names:
+        if self.column not in batch.schema.names:
             return batch, 0
+        self._follow(batch.column(self.column).type)
         kept = self._drop_repeated(batch)
         self._note(kept)
         return kept, batch.num_rows - kept.num_rows
 
+    def _follow(self, kind: pa.DataType) -> None:
+        """The key's column has this type now: what is known of its highest value is brought to it, or forgotten."""
+        if self._value is not None and self._value.type != kind:
+            self._value = _parsed(_text(self._value), kind)
+            if self._value is None:
+                self._before, self._left, self._rows = None, Counter(), Counter()
+
     def _drop_repeated(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if not self._left:
             return batch
-        key = batch.column(self._column)
+        key = batch.column(self.column)
         value = _parsed(self._left_value, key.type)
         if value is None:
             return batch  # the key's type has changed; then nothing can be said of its rows
@@ -87,7 +98,7 @@ class BoundaryRows:
 
     def _note(self, batch: pa.RecordBatch) -> None:
         """Count the rows at the highest key so far."""
-        key = batch.column(self._column)
+        key = batch.column(self.column)
         highest = pc.max(key) if batch.num_rows else pa.scalar(None)
         if not highest.is_valid:
             return

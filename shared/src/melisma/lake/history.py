@@ -75,6 +75,7 @@ class StreamHistory(Struct, omit_defaults=True, kw_only=True):
         pending_before: files of earlier entries than this one are pending: the run that was opened there was to
             bring their rows again, and has not yet.
         full_table: the last rows came at a STATE that names the stream with an empty bookmark, or with versions.
+        named: a STATE has named it.
     """
 
     acked: int = 0
@@ -86,6 +87,7 @@ class StreamHistory(Struct, omit_defaults=True, kw_only=True):
     files: list[FileEntry] = field(default_factory=list)
     pending_before: int = 0
     full_table: bool = False
+    named: bool = False
     version: int | None = None
     schema: Any = None
 
@@ -184,6 +186,7 @@ class History(Struct, omit_defaults=True, kw_only=True):
             for name, position in record.positions.items():
                 if name in run.refused:
                     continue
+                self.stream(name).named = True
                 marks = self.stream(name).marks
                 boundary = record.boundaries.get(name)
                 if boundary is None and marks and marks[0].position == position:
@@ -291,5 +294,5 @@ def _mark(marks: list[Mark], new: Mark) -> None:
         marks.append(new)
     if len(marks) > _MARKS:
         del marks[1:2]  # never the first: it may be where the acknowledged rows end
-    if len(marks) > _BOUNDARIES:
+    if len(marks) > _BOUNDARIES + 1:  # never the first one's, as above
         marks[-_BOUNDARIES - 1].boundary = None

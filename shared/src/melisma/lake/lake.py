@@ -40,6 +40,7 @@ class Facts:
         versions: the generation that a stream's rows belong to.
         counts: what became of the records that were read.
         switches: streams whose rows are replaced by a new generation.
+        held: streams whose progress the STATE forgets; what is committed of them came before an earlier one.
     """
 
     schemas: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Facts:
     versions: dict[str, int] = field(default_factory=dict)
     counts: dict[str, RowCounts] = field(default_factory=dict)
     switches: dict[str, Switch] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
 
 class FileLake:
@@ -215,6 +217,7 @@ class FileLake:
             versions=facts.versions,
             removes=planned.removes,
             counts=facts.counts,
+            held=facts.held,
         )
         for each in planned.files:
             self._files.forget(each.file.handle)

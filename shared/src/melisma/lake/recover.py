@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -260,6 +260,7 @@ class Run:
         versions: Mapping[str, int] | None = None,
         removes: Iterable[FileEntry] = (),
         counts: Mapping[str, RowCounts] | None = None,
+        held: Collection[str] = (),
     ) -> int:
         """Make staged files and STATE durable and visible together; the entry's number.
 
@@ -274,21 +275,26 @@ class Run:
             versions: the generation that the rows of a stream belong to (ACTIVATE_VERSION).
             removes: files that this commit replaces, beyond what the replay decision replaces.
             counts: what became of the rows, per stream; must balance.
+            held: streams for which the STATE carries progress markers; their rows here came before an earlier STATE.
 
         Raises:
             Fenced: another run has taken over; what was staged is gone.
             StorageError: it failed, or nobody knows; the next open cleans up.
         """
         staged = list(staged)
-        record = self._record(staged, state, list(removes), dict(counts or {}))
+        record = self._record(staged, state, list(removes), dict(counts or {}), held)
         self._add_facts(record, schemas or {}, boundaries or {}, versions or {})
-        self._refuse_taken(record.removes)
+
+        def revalidate() -> None:
+            self._refuse_taken(record.removes)
+
         self.journal.checkpoint_when_due()
-        if staged:
-            self._publish(staged)
-        failpoints.reach("commit:before")
         try:
-            self.journal.append(record, revalidate=lambda: self._refuse_taken(record.removes))
+            if staged:
+                self._publish(staged, revalidate)
+            failpoints.reach("commit:before")
+            revalidate()  # a compaction may have come between this run's last two entries
+            self.journal.append(record, revalidate=revalidate)
         except (Fenced, Refused):  # no entry names the files, and none will: they need not wait for the next run
             undo(handles(staged), self._files)
             raise
@@ -348,6 +354,7 @@ class Run:
         state: str | bytes | None,
         removes: list[FileEntry],
         counts: dict[str, RowCounts],
+        held: Collection[str],
     ) -> Commit:
         """The entry, with what the replay decisions and the STATE ask for."""
         for stream, count in counts.items():
@@ -365,7 +372,7 @@ class Run:
         with_rows = {file.entry.stream for file in staged}
         for stream in sorted(with_rows):
             decision = self.decide(stream)
-            if has_progress_markers(value, stream):
+            if has_progress_markers(value, stream) and stream not in held:
                 raise MelismaError(
                     f'stream "{stream}": its rows cannot be committed at a STATE with progress markers. '
                     "Please report this"
@@ -423,13 +430,9 @@ class Run:
         record.schemas = {stream: schema for stream, schema in schemas.items() if schema != self.schema(stream)}
         record.boundaries, record.versions = dict(boundaries), dict(versions)
 
-    def _publish(self, staged: list[Staged]) -> None:
+    def _publish(self, staged: list[Staged], revalidate: Callable[[], None]) -> None:
         """Step 9: the intent, then the names."""
-        try:
-            self.journal.append(Intent(run=self.run, staged=handles(staged)))
-        except Fenced:
-            self.abandon(staged)
-            raise
+        self.journal.append(Intent(run=self.run, staged=handles(staged)), revalidate=revalidate)
         failpoints.reach("intent:after")
         try:
             publish(staged, self._files)
@@ -448,7 +451,7 @@ class Run:
         """A file that a compaction has taken into another one can no longer be removed by itself."""
         for file in removes:
             if file.path in self.journal.taken:
-                raise StorageError("replace", file.path, "a compaction has rewritten it meanwhile", "Run it again")
+                raise Refused("replace", file.path, "a compaction has rewritten it meanwhile", "Run it again")
 
     def _settle(self, record: Commit) -> None:
         self._first, self._last_state = False, record.state

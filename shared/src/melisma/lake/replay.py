@@ -183,6 +183,13 @@ def _rewind(
         warning = f'stream "{printable(stream)}": {rule}, so they will be there twice (on_rewind: append)'
         decision = _decision(stream, "e", known, now, position, warning)
         return Decision(stream, decision.cut, decision.remove, boundary, warning)
+    if earlier is None and not known.named:
+        # It is sent from the beginning only if the STATE has lost it; one that never had it says nothing of it.
+        raise StateBehind(
+            stream,
+            f"{rule}, and no STATE has ever named it, so it is not known which rows come again",
+            "Set on_rewind to append, or roll the lake back",
+        )
     after = earlier.seq if earlier is not None else 0
     if live is None:
         raise MelismaError("on_rewind: replace needs the list of live files")
@@ -229,6 +236,8 @@ def _match(history: History, known: StreamHistory, position: str, *, named: bool
         if mark.position == position and mark.seq >= floor and not _within(known.gaps, mark.seq):
             waits = known.pending and mark.seq >= known.pending_before
             return (known.acked if waits else mark.seq), None
+    if known.base and position == known.base:  # where the first run of this lake started, or a rewind
+        return known.acked, None
     return None
 
 

@@ -151,7 +151,7 @@ class Generation:
             )
         self._opened = version
         self._whole = self._written and self.row_version == version
-        self._ready = self._whole and not sink.has_tail
+        self._ready = self._whole and self._settled and not sink.has_tail
         return None
 
     def finish(self) -> None:

@@ -129,7 +129,8 @@ class Load:
         self._window = self._new_window()
         self._routes: dict[str, Route] = {}
         self._decoder = WindowDecoder(self._routes, bad, disk_bytes)
-        self._retired: list[ArrowSink] = []
+        self._retired: list[tuple[str, ArrowSink]] = []  # with their input streams
+        self._held: frozenset[str] = frozenset()  # output streams whose progress the newest STATE forgets
         self._state: bytes | None = None  # the newest STATE whose records are all with their writers
         self._announced: bytes | None = None  # the STATE before the first SCHEMA
         self._started = self._committing = False
@@ -213,7 +214,7 @@ class Load:
             self.feed(rest + b"\n")
         self._flush()
         self._start()
-        tails = [(name, sink) for name, route in self._routes.items() for sink in route.sinks if sink.has_tail]
+        tails = [(name, sink) for name, sink in self._named_sinks() if sink.has_tail]
         refuse_cut_tail(
             tails,
             self._state or self._announced,
@@ -335,7 +336,7 @@ class Load:
         route = self._streams.route(message)
         if known is not None:
             kept = set(map(id, route.sinks))
-            self._retired += [sink for sink in known.sinks if id(sink) not in kept]
+            self._retired += [(route.stream, sink) for sink in known.sinks if id(sink) not in kept]
         self._routes[route.stream] = route
 
     def _flush(self) -> None:
@@ -384,6 +385,7 @@ class Load:
             for sink in self._sinks():
                 if id(sink) not in held:
                     sink.settle()
+            self._held = frozenset(sink.stream_name for sink in self._sinks() if id(sink) in held)
             self._state = state.text
         for each in found.rows:
             each.write_tail()
@@ -394,12 +396,7 @@ class Load:
         if b"progress_markers" not in state.text:
             return set()
         value = load_state(state.text)
-        return {
-            id(sink)
-            for name, route in self._routes.items()
-            if has_progress_markers(value, name)
-            for sink in route.sinks
-        }
+        return {id(sink) for name, sink in self._named_sinks() if has_progress_markers(value, name)}
 
     def _commit(self) -> None:
         sinks = list(self._sinks())
@@ -408,7 +405,7 @@ class Load:
             return
         self._committing = True  # and it stays so if it fails
         staged: list[Any] = []
-        facts = Facts()
+        facts = Facts(held=self._held)
         for sink in sinks:
             sink.flush_settled()
         for sink in sinks:
@@ -422,7 +419,7 @@ class Load:
             self.counts["commits"] += 1
             for sink in sinks:
                 sink.generation.committed()
-        self._retired = [sink for sink in self._retired if sink.has_tail]
+        self._retired = [(name, sink) for name, sink in self._retired if sink.has_tail]
         if self._state is not None and self._state != self._released:
             self._print(self._state)
         self._committed_at = self._clock()
@@ -436,11 +433,14 @@ class Load:
         self._released = state
 
     def _sinks(self) -> Iterable[ArrowSink]:
-        seen: set[int] = set()
-        for sink in [*self._retired, *(sink for route in self._routes.values() for sink in route.sinks)]:
-            if id(sink) not in seen:
-                seen.add(id(sink))
-                yield sink
+        return {id(sink): sink for _, sink in self._named_sinks()}.values()
+
+    def _named_sinks(self) -> Iterable[tuple[str, ArrowSink]]:
+        """Each input stream with its sinks, those that a SCHEMA has replaced first; a sink may be of several."""
+        yield from self._retired
+        for name, route in self._routes.items():
+            for sink in route.sinks:
+                yield name, sink
 
     def _note(self, found: Sequence[tuple[str, Decoded]]) -> None:
         for stream, decoded in found:

@@ -255,6 +255,33 @@ def test_f_the_retry_replaces_a_stream_that_the_state_does_not_name(story: Story
     assert (decision.case, [file.path for file in decision.remove]) == ("c", first)
 
 
+@pytest.mark.parametrize("after", ["acknowledged", "silent"])
+def test_e_a_start_that_was_left_behind_is_a_rewind(story: Story, after: str) -> None:
+    """The place where a stream without a name in the STATE began counts while nothing of it is acknowledged."""
+    story.run(at(b=50), ({"a": [51]}, at(b=51)))
+    story.run(at(b=51) if after == "acknowledged" else None, ({"a": [52]}, at(b=52)))
+    decision = story.decide(at(b=50))
+    assert (decision.case, decision.remove) == ("e", ())
+    assert "twice" in decision.warning
+    with pytest.raises(StateBehind):
+        story.decide(at(b=50), on_rewind="fail")
+
+
+@pytest.mark.parametrize("policy", ["fail", "replace"])
+def test_e_a_stream_that_is_refused_before_it_comes_has_no_gap(story: Story, policy: OnRewind) -> None:
+    """Its rows may come twice, none is missing: the user may choose to append them, wherever the tap is by then."""
+    story.run(at(b=50), ({"a": [51], "b": [51]}, at(b=51)))
+    story.run(at(b=51), ({"a": [52], "b": [52]}, at(b=52)))
+    with story.open(policy) as run:
+        run.start(json.dumps(at(b=40)))
+        if policy == "replace":  # the other stream has its place in the STATE
+            run.decide("b")
+        run.commit([], json.dumps(at(b=41)))
+        with pytest.raises(StateBehind):
+            run.decide("a")
+    assert story.decide(at(b=41)).case != "d"
+
+
 def test_c_after_very_many_commits_the_start_still_has_its_boundary(story: Story) -> None:
     """A run that was never acknowledged is sent again from where it began, with the rows at that place."""
     boundary = Boundary(column="n", value="1", rows={"hash": 1})

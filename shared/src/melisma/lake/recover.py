@@ -33,7 +33,7 @@ from melisma.lake.records import (
     RowCounts,
     StagedFile,
 )
-from melisma.lake.replay import Decision, LoadMethod, OnRewind, Start, decide
+from melisma.lake.replay import Decision, LoadMethod, OnRewind, Start, StateBehind, decide
 from melisma.wire.position import has_progress_markers, is_empty_bookmark, load_state, positions
 
 if TYPE_CHECKING:
@@ -296,7 +296,8 @@ class Run:
             revalidate()  # a compaction may have come between this run's last two entries
             self.journal.append(record, revalidate=revalidate)
         except (Fenced, Refused):  # no entry names the files, and none will: they need not wait for the next run
-            undo(handles(staged), self._files)
+            with contextlib.suppress(StorageError):  # then the next run does it
+                undo(handles(staged), self._files)
             raise
         failpoints.reach("commit:after")
         self._settle(record)
@@ -408,6 +409,8 @@ class Run:
                 continue
             try:
                 self._unrecorded[stream] = self._decide(stream, "append-only")
+            except StateBehind:  # its rows may come twice, but none is missing: refused if it comes, and no gap if not
+                self._unrecorded[stream] = decide(self._opened, stream, self._start)
             except UsageError:
                 refused.append(stream)
         return refused

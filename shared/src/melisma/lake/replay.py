@@ -236,8 +236,8 @@ def _match(history: History, known: StreamHistory, position: str, *, named: bool
         if mark.position == position and mark.seq >= floor and not _within(known.gaps, mark.seq):
             waits = known.pending and mark.seq >= known.pending_before
             return (known.acked if waits else mark.seq), None
-    if known.base and position == known.base:  # where the first run of this lake started, or a rewind
-        return known.acked, None
+    if known.base and position == known.base and known.marks and known.marks[0].seq == known.acked:
+        return known.acked, None  # a run started there from a place not known, and nothing is acknowledged since
     return None
 
 

@@ -336,7 +336,12 @@ class Load:
         route = self._streams.route(message)
         if known is not None:
             kept = set(map(id, route.sinks))
-            self._retired += [(route.stream, sink) for sink in known.sinks if id(sink) not in kept]
+            retired = [sink for sink in known.sinks if id(sink) not in kept]
+            self._retired += [(route.stream, sink) for sink in retired]
+            for sink in route.sinks:
+                for former in retired:
+                    if former.stream_name == sink.stream_name:
+                        sink.follow(former)
         self._routes[route.stream] = route
 
     def _flush(self) -> None:

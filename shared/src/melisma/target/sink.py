@@ -107,11 +107,7 @@ class ArrowSink(Sink):
         decision = target.decide(stream_name, self.method)
         self._boundary: BoundaryRows | None = None
         if self.replication_key in self.columns.arrow.names and self.method == "append-only":
-            key = str(self.replication_key)
-            former = target.boundaries.get(stream_name)  # of this run's rows under another SCHEMA
-            self._boundary = former if former is not None and former.column == key else None
-            self._boundary = self._boundary or BoundaryRows(key, decision.boundary)
-            target.boundaries[stream_name] = self._boundary
+            self._boundary = BoundaryRows(str(self.replication_key), decision.boundary)
         self._settled_boundary = self._boundary.boundary if self._boundary is not None else None
         self._settled, self._tail = Tally(), Tally()
         self._writer: Writer | None = None
@@ -140,7 +136,12 @@ class ArrowSink(Sink):
         self.generation.begin(version)
         if self._boundary is not None and version not in {None, self.generation.current}:
             self._boundary = BoundaryRows(str(self.replication_key))  # those rows are of another version
-            self.target.boundaries[self.stream_name] = self._boundary
+
+    def follow(self, former: ArrowSink) -> None:
+        """Take over from the sink of the input stream's SCHEMA before: the rows at the highest key are of both."""
+        mine, theirs = self._boundary, former._boundary
+        if mine is not None and theirs is not None and mine.column == theirs.column:
+            self._boundary, self._settled_boundary = theirs, former._settled_boundary
 
     @property
     def described(self) -> dict[str, Any]:

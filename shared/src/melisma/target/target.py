@@ -30,7 +30,6 @@ from melisma.wire.output import claim_stdout, protocol_output
 if TYPE_CHECKING:
     from singer_sdk.plugin_base import _ConfigInput
 
-    from melisma.lake.boundary import BoundaryRows
     from melisma.lake.replay import Decision, LoadMethod
     from melisma.target.generations import Generations
     from melisma.target.load import Destination, Load
@@ -78,7 +77,6 @@ class ArrowTarget(CheckedConfig, Target, metaclass=abc.ABCMeta):
         self._signal: int | None = None
         self._destination: Destination | None = None
         self.replication_keys: dict[str, str] = {}
-        self.boundaries: dict[str, BoundaryRows] = {}
         super().__init__(
             config=config,
             parse_env_config=parse_env_config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,14 @@ def slot(database: Any) -> tuple[int, int]:
     with database.connect() as connection:
         [(confirmed, kept)] = connection.execute(sql, [database.name]).fetchall()
     return lsn_number(confirmed), lsn_number(kept)
+
+
+def until_free(database: Any) -> None:
+    """Wait until the server has noticed that the last run is gone: its end of the connection holds the slot so long."""
+    deadline = time.monotonic() + 60
+    while database.rows("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", database.name):
+        assert time.monotonic() < deadline, "the slot is still in use"
+        time.sleep(0.05)
 
 
 def position(state: dict[str, Any], stream: str = "public-t") -> int:
@@ -104,6 +113,7 @@ def test_a_stream_that_was_left_out_for_a_time_is_an_error(database: Any) -> Non
 def test_a_slot_that_is_gone_is_an_error(table: Any) -> None:
     """With a position in the state; the message names the way out."""
     state = table.sync(**LOG).state
+    until_free(table)
     table.run(f"SELECT pg_drop_replication_slot('{table.name}')")
     with pytest.raises(ConfigError, match="a slot that is not there, but the state has a position"):
         table.sync(state, **LOG)
@@ -131,6 +141,7 @@ def test_a_slot_of_another_kind_is_refused(table: Any) -> None:
 def test_a_slot_that_is_in_use_is_an_error(table: Any) -> None:
     """After some tries: the process of a run that died may be about to end."""
     state = table.sync(**LOG).state
+    until_free(table)
     other = SlotConnection(table.config())
     try:
         other.start(table.name, position(state), "melisma")

@@ -268,8 +268,8 @@ def test_e_a_start_that_was_left_behind_is_a_rewind(story: Story, after: str) ->
 
 
 @pytest.mark.parametrize("policy", ["fail", "replace"])
-def test_e_a_stream_that_is_refused_before_it_comes_has_no_gap(story: Story, policy: OnRewind) -> None:
-    """Its rows may come twice, none is missing: the user may choose to append them, wherever the tap is by then."""
+def test_e_a_stream_that_is_refused_before_it_comes_has_lost_nothing(story: Story, policy: OnRewind) -> None:
+    """None of its rows is missing: the user may choose to have them twice, wherever the tap is by then; not before."""
     story.run(at(b=50), ({"a": [51], "b": [51]}, at(b=51)))
     story.run(at(b=51), ({"a": [52], "b": [52]}, at(b=52)))
     with story.open(policy) as run:
@@ -279,7 +279,24 @@ def test_e_a_stream_that_is_refused_before_it_comes_has_no_gap(story: Story, pol
         run.commit([], json.dumps(at(b=41)))
         with pytest.raises(StateBehind):
             run.decide("a")
-    assert story.decide(at(b=41)).case != "d"
+    with pytest.raises(StateBehind):
+        story.decide(at(b=41), on_rewind=policy)
+    decision = story.decide(at(b=41))
+    assert (decision.case, decision.remove) == ("e", ())
+
+
+def test_e_a_named_stream_that_is_refused_before_it_comes_stays_refused(story: Story) -> None:
+    """A run of other streams passes by with its old position, which is no better for that."""
+    story.run(None, ({"a": [1], "b": [1]}, at(a=1, b=1)))
+    story.run(at(a=1, b=1), ({"a": [2], "b": [2]}, at(a=2, b=2)))
+    story.run(at(a=2, b=2), ({"b": [3]}, at(a=2, b=3)))
+    with story.open("fail") as run:
+        run.start(json.dumps(at(a=1, b=3)))
+        run.commit([], json.dumps(at(a=1, b=4)))
+        with pytest.raises(StateBehind):
+            run.decide("a")
+    with pytest.raises(StateBehind):
+        story.decide(at(a=1, b=4), on_rewind="fail")
 
 
 def test_c_after_very_many_commits_the_start_still_has_its_boundary(story: Story) -> None:

@@ -52,6 +52,7 @@ class RunInfo(Struct, omit_defaults=True, kw_only=True):
         opened: the sequence number of its open entry.
         silent: its tap announced no starting STATE. None until its first commit.
         refused: streams at a position from which they must not go on; passing by does not make it a good one.
+        behind: those of them that only started too early.
     """
 
     opened: int
@@ -59,6 +60,7 @@ class RunInfo(Struct, omit_defaults=True, kw_only=True):
     released: bool = False
     silent: bool | None = None
     refused: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
 
 
 class StreamHistory(Struct, omit_defaults=True, kw_only=True):
@@ -70,7 +72,8 @@ class StreamHistory(Struct, omit_defaults=True, kw_only=True):
         base: the acknowledged position, where the stream has one of its own.
         past: positions before that.
         void: positions whose rows are no longer there.
-        gaps: entries, first and last, whose rows of this stream are no longer there.
+        gaps: entries, first and last, whose positions say nothing of this stream, or whose rows are no longer there.
+        behind: those of them where none is missing: the tap had started before rows that are there.
         files: the files after `acked`, ascending.
         pending_before: files of earlier entries than this one are pending: the run that was opened there was to
             bring their rows again, and has not yet.
@@ -84,6 +87,7 @@ class StreamHistory(Struct, omit_defaults=True, kw_only=True):
     past: list[Mark] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    behind: list[tuple[int, int]] = field(default_factory=list)
     files: list[FileEntry] = field(default_factory=list)
     pending_before: int = 0
     full_table: bool = False
@@ -173,6 +177,7 @@ class History(Struct, omit_defaults=True, kw_only=True):
             run.silent = not record.announced
         self.announces = self.announces or record.announces or bool(record.announced)
         run.refused += record.refused
+        run.behind += record.behind
         for name, cut in record.cuts.items():
             self._cut(self.stream(name), cut, run.opened)
         self._remove(record.run, record.removes)
@@ -182,7 +187,10 @@ class History(Struct, omit_defaults=True, kw_only=True):
             self.state, self.state_seq = record.state, record.seq
             _mark(self.wholes, Mark(seq=record.seq, position=record.whole))
             for name in run.refused:
-                _extend_gap(self.stream(name), run.opened, record.seq)
+                stream = self.stream(name)
+                _extend_gap(stream.gaps, run.opened, record.seq)
+                if name in run.behind:
+                    _extend_gap(stream.behind, run.opened, record.seq)
             for name, position in record.positions.items():
                 if name in run.refused:
                     continue
@@ -277,12 +285,13 @@ def _void_pending(stream: StreamHistory) -> None:
     stream.pending_before = 0
 
 
-def _extend_gap(stream: StreamHistory, opened: int, seq: int) -> None:
-    """One gap for all the commits of a run that says nothing of this stream."""
-    if stream.gaps and stream.gaps[-1][0] == opened:
-        stream.gaps[-1] = (opened, seq)
+def _extend_gap(gaps: list[tuple[int, int]], opened: int, seq: int) -> None:
+    """One gap for all the commits of a run that says nothing of a stream."""
+    if gaps and gaps[-1][0] == opened:
+        gaps[-1] = (opened, seq)
     else:
-        stream.gaps = [*stream.gaps, (opened, seq)][-_GAPS:]
+        gaps.append((opened, seq))
+        del gaps[:-_GAPS]
 
 
 def _mark(marks: list[Mark], new: Mark) -> None:

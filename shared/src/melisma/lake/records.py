@@ -160,6 +160,7 @@ class Commit(_Entry, tag="commit", kw_only=True):
         replaced: streams whose unacknowledged files of earlier runs are among `removes`.
         cuts: replay decisions that this commit is the first to rest on.
         refused: streams, not in this run, which would be refused: the positions of this run say nothing of them.
+        behind: those of them whose rows would come twice, while none is missing.
         schemas: JSON Schema messages of streams where they are new or changed.
         full_table: streams with rows here that the STATE names with an empty bookmark.
         announced: whether the run's tap announced its starting STATE; in a run's first commit.
@@ -174,6 +175,7 @@ class Commit(_Entry, tag="commit", kw_only=True):
     replaced: list[str] = []
     cuts: dict[str, Cut] = {}
     refused: list[str] = []
+    behind: list[str] = []
     schemas: dict[str, Any] = {}
     boundaries: dict[str, Boundary] = {}
     versions: dict[str, int] = {}

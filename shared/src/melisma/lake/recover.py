@@ -381,7 +381,7 @@ class Run:
             if decision.remove and stream not in self._replaced:
                 known = {file.path for file in removes}
                 removes += [file for file in decision.remove if file.path not in known]
-        refused = self._decide_the_rest() if self._first else []
+        refused, behind = self._decide_the_rest() if self._first else ([], [])
         return Commit(
             run=self.run,
             adds=[file.entry for file in staged],
@@ -392,28 +392,31 @@ class Run:
             replaced=sorted(s for s in with_rows - self._replaced if self._decisions[s].remove),
             cuts={stream: decision.cut for stream, decision in self._unrecorded.items()},
             refused=refused,
+            behind=behind,
             full_table=sorted(s for s in with_rows if is_empty_bookmark(value, s)),
             counts=counts,
             announced=self._start is not None and not self._start.silent if self._first else None,
             announces=self._first and self._start is not None and self._start.announces,
         )
 
-    def _decide_the_rest(self) -> list[str]:
+    def _decide_the_rest(self) -> tuple[list[str], list[str]]:
         """Streams that wait since earlier runs and may not come in this one keep their files waiting.
 
-        Says which of them would be refused; they are if and when they come.
+        Says which of them would be refused, as they are if and when they come; and which of those have only started
+        too early.
         """
-        refused = []
+        refused: list[str] = []
+        behind: list[str] = []
         for stream in self._opened.streams:
             if stream in self._decisions or self._start is None:
                 continue
             try:
                 self._unrecorded[stream] = self._decide(stream, "append-only")
-            except StateBehind:  # its rows may come twice, but none is missing: refused if it comes, and no gap if not
-                self._unrecorded[stream] = decide(self._opened, stream, self._start)
-            except UsageError:
+            except UsageError as error:
                 refused.append(stream)
-        return refused
+                if isinstance(error, StateBehind):
+                    behind.append(stream)
+        return refused, behind
 
     def _add_facts(
         self,

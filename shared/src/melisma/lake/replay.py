@@ -248,7 +248,8 @@ def _before(history: History, known: StreamHistory, position: str, *, named: boo
 
 
 def _in_gap(history: History, known: StreamHistory, position: str) -> bool:
-    return any(mark.position == position and _within(known.gaps, mark.seq) for mark in history.wholes)
+    found = [mark.seq for mark in history.wholes if mark.position == position and _within(known.gaps, mark.seq)]
+    return any(not _within(known.behind, seq) for seq in found)
 
 
 def _within(gaps: Iterable[tuple[int, int]], seq: int) -> bool:
